@@ -1,0 +1,37 @@
+"""Stiff scientific models with neural networks inside, solved and differentiated by DifferentialEquations.jl.
+
+Importing this package starts nothing; Julia is started by the first solve that needs it.
+"""
+
+from hybridsam_bridge.config import configure
+from hybridsam_bridge.errors import (
+    BackendCrashed,
+    BackendUnavailable,
+    HybridSAMError,
+    InvalidInput,
+    JuliaError,
+    SolveFailed,
+    UnsupportedOperation,
+)
+from hybridsam_bridge.fields.base import Field, VectorField
+from hybridsam_bridge.problem import Solution, Stats, Status
+from hybridsam_bridge.solve import solve
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendCrashed",
+    "BackendUnavailable",
+    "Field",
+    "HybridSAMError",
+    "InvalidInput",
+    "JuliaError",
+    "Solution",
+    "SolveFailed",
+    "Stats",
+    "Status",
+    "UnsupportedOperation",
+    "VectorField",
+    "configure",
+    "solve",
+]

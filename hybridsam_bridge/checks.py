@@ -1,0 +1,207 @@
+"""Bad input is refused here, before any backend sees it. Messages name the argument and the fix."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from hybridsam_bridge import methods
+from hybridsam_bridge.backends.base import Floats
+from hybridsam_bridge.config import settings
+from hybridsam_bridge.errors import InvalidInput
+from hybridsam_bridge.fields.base import check_field
+from hybridsam_bridge.fields.plan import Plan, Shape, TorchPart
+
+
+@dataclass(frozen=True)
+class Shaped:
+    """Arguments of a solve brought to the form of the backends, B samples flat."""
+
+    y0: torch.Tensor
+    ts: torch.Tensor
+    context: torch.Tensor
+    context_shape: Shape | None
+    batch: Shape
+    atol: Floats
+    steps: tuple[Floats, ...] | None
+    time_limit: float | None
+
+
+def check_solve(
+    field: Any,
+    y0: Any,
+    ts: Any,
+    context: Any,
+    method: Any,
+    rtol: Any,
+    atol: Any,
+    adjoint: Any,
+    backend: Any,
+    max_steps: Any,
+    on_failure: Any,
+    time_limit: Any,
+    steps: Any,
+) -> Shaped:
+    """Check every argument of ``hsb.solve`` and flatten the batch. Raises ``InvalidInput``."""
+    state_shape = tuple(check_field(field).state_shape)
+    _check_name("adjoint", adjoint, methods.ADJOINTS)
+    _check_name("backend", backend, methods.BACKENDS)
+    _check_name("on_failure", on_failure, ("raise", "nan"))
+    if method != "auto":
+        methods.lookup(method) if isinstance(method, str) else _refuse_type("method", method, "a string")
+    batch = _check_y0(y0, state_shape)
+    _check_ts(ts)
+    context_shape = None
+    if context is not None:
+        context_shape = _check_context(context, batch)
+    size = math.prod(batch)
+    _check_number("rtol", rtol, positive=True)
+    if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1:
+        raise InvalidInput(f"max_steps: must be a positive integer, got {max_steps!r}.")
+    if time_limit is None:
+        time_limit = settings().time_limit
+    if time_limit is not None:
+        _check_number("time_limit", time_limit, positive=True)
+    flat_context = torch.zeros(size, 0, dtype=torch.float64) if context is None else context.reshape(size, -1)
+    return Shaped(
+        y0=y0.reshape(size, -1),
+        ts=ts,
+        context=flat_context,
+        context_shape=context_shape,
+        batch=batch,
+        atol=_check_atol(atol, state_shape),
+        steps=None if steps is None else _check_steps(steps, ts, size),
+        time_limit=time_limit,
+    )
+
+
+def check_output_shape(plan: Plan, shaped: Shaped) -> None:
+    """Evaluate torch parts once a plan on the first sample; refuse a field of another output shape."""
+    if plan.memo.get("shape_checked"):
+        return
+    values = [x.detach().to("cpu", torch.float64) for x in (shaped.ts[0], shaped.y0[0], shaped.context[0])]
+    for part in plan.parts:
+        if not isinstance(part, TorchPart):
+            continue
+        params = [torch.ones(spec.shape, dtype=torch.float64) for spec in part.parameters]
+        with torch.no_grad():
+            dy = part.fn(*values, params)
+        if not isinstance(dy, torch.Tensor) or tuple(dy.shape) != (plan.n,):
+            raise InvalidInput(
+                f"field: {part.name}.forward must return a tensor of state_shape {plan.state_shape} "
+                f"({plan.n} numbers), it returned {tuple(dy.shape)[0] if isinstance(dy, torch.Tensor) else dy!r} "
+                "numbers. It is called on one sample at a time: y has no batch dimension."
+            )
+    plan.memo["shape_checked"] = True
+
+
+def _check_y0(y0: Any, state_shape: Shape) -> Shape:
+    _check_tensor("y0", y0)
+    k = len(state_shape)
+    if tuple(y0.shape[y0.ndim - k :]) != state_shape or y0.ndim < k:
+        raise InvalidInput(
+            f"y0: the last dimensions must be the field's state_shape {state_shape}, got shape {tuple(y0.shape)}. "
+            "y0 is (*batch, *state_shape)."
+        )
+    batch = tuple(y0.shape[: y0.ndim - k])
+    if math.prod(batch) == 0:
+        raise InvalidInput(f"y0: the batch is empty (shape {tuple(y0.shape)}); pass at least one sample.")
+    _check_finite("y0", y0)
+    return batch
+
+
+def _check_ts(ts: Any) -> None:
+    _check_tensor("ts", ts)
+    if ts.ndim != 1 or len(ts) < 2:
+        raise InvalidInput(
+            f"ts: needs at least two times in one dimension, the initial time first; got shape {tuple(ts.shape)}."
+        )
+    _check_finite("ts", ts)
+    gaps = ts.detach()[1:] - ts.detach()[:-1]
+    if not bool((gaps > 0).all()):
+        i = int(torch.nonzero(gaps <= 0)[0])
+        raise InvalidInput(
+            f"ts: must increase strictly, but ts[{i}] = {float(ts[i])!r} and ts[{i + 1}] = {float(ts[i + 1])!r}. "
+            "Sort the times and drop repeats (torch.unique does both)."
+        )
+
+
+def _check_context(context: Any, batch: Shape) -> Shape:
+    _check_tensor("context", context)
+    if tuple(context.shape[: len(batch)]) != batch:
+        raise InvalidInput(
+            f"context: the leading dimensions must be y0's batch {batch}, got shape {tuple(context.shape)}. "
+            "Expand it to one context a sample."
+        )
+    _check_finite("context", context)
+    return tuple(context.shape[len(batch) :])
+
+
+def _check_atol(atol: Any, state_shape: Shape) -> Floats:
+    n = math.prod(state_shape)
+    if isinstance(atol, (torch.Tensor, np.ndarray)) and np.ndim(atol) > 0:
+        if tuple(atol.shape) != state_shape:
+            raise InvalidInput(f"atol: a tensor must have the state_shape {state_shape}, got {tuple(atol.shape)}.")
+        values = np.asarray(atol.detach().cpu() if isinstance(atol, torch.Tensor) else atol, dtype=np.float64)
+        if not (np.isfinite(values) & (values >= 0)).all():
+            raise InvalidInput("atol: every entry must be finite and not negative.")
+        return values.reshape(-1).copy()
+    _check_number("atol", atol, positive=False)
+    return np.full(n, float(atol))
+
+
+def _check_steps(steps: Any, ts: torch.Tensor, size: int) -> tuple[Floats, ...]:
+    if not isinstance(steps, Sequence) and not isinstance(steps, (np.ndarray, torch.Tensor)):
+        _refuse_type("steps", steps, "a sequence of times, or one sequence a sample")
+    first = steps[0] if len(steps) else None
+    rows = [steps] * size if first is None or np.ndim(first) == 0 else list(steps)
+    if len(rows) != size:
+        raise InvalidInput(f"steps: one sequence a sample is needed, got {len(rows)} sequences for {size} samples.")
+    start, end = float(ts[0]), float(ts[-1])
+    out = []
+    for i, row in enumerate(rows):
+        times = np.array(row, dtype=np.float64)
+        good = times.ndim == 1 and len(times) >= 2 and np.isfinite(times).all() and (np.diff(times) > 0).all()
+        if not good or times[0] != start or times[-1] != end:
+            raise InvalidInput(
+                f"steps: sequence {i} must increase strictly from ts[0] = {start!r} to ts[-1] = {end!r}."
+            )
+        out.append(times)
+    return tuple(out)
+
+
+def _check_tensor(name: str, value: Any) -> None:
+    if not isinstance(value, torch.Tensor):
+        _refuse_type(name, value, "a torch tensor (torch.as_tensor converts arrays and lists)")
+    if value.dtype not in (torch.float32, torch.float64):
+        raise InvalidInput(f"{name}: must be float32 or float64, got {value.dtype}. Use {name}.double().")
+
+
+def _check_finite(name: str, value: torch.Tensor) -> None:
+    finite = torch.isfinite(value.detach())
+    if not bool(finite.all()):
+        index = tuple(int(i) for i in torch.nonzero(~finite)[0])
+        raise InvalidInput(f"{name}: entry {index} is {float(value[index])}; every entry must be finite.")
+
+
+def _check_number(name: str, value: Any, positive: bool) -> None:
+    if isinstance(value, torch.Tensor) and value.ndim == 0:
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.floating, np.integer)):
+        _refuse_type(name, value, "a number")
+    if not math.isfinite(value) or value < 0 or (positive and value == 0):
+        raise InvalidInput(f"{name}: must be finite and {'positive' if positive else 'not negative'}, got {value!r}.")
+
+
+def _check_name(name: str, value: Any, known: Sequence[str]) -> None:
+    if value not in known:
+        raise InvalidInput(f"{name}={value!r} is not known. Known: {', '.join(known)}.")
+
+
+def _refuse_type(name: str, value: Any, wanted: str) -> None:
+    raise InvalidInput(f"{name}: must be {wanted}, got {type(value).__name__}.")

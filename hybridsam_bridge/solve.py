@@ -1,0 +1,192 @@
+"""``hsb.solve`` and the package's only autograd.Function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.autograd.function import once_differentiable
+
+from hybridsam_bridge import checks
+from hybridsam_bridge.backends import select
+from hybridsam_bridge.backends.base import Backend, Forward, Gradients, Options, Request, TensorBackend
+from hybridsam_bridge.errors import SolveFailed
+from hybridsam_bridge.fields.base import Field
+from hybridsam_bridge.fields.plan import Plan
+from hybridsam_bridge.problem import Solution, Stats, Status
+
+
+def solve(
+    field: Field,
+    y0: torch.Tensor,
+    ts: torch.Tensor,
+    context: torch.Tensor | None = None,
+    method: str = "auto",
+    rtol: float = 1e-6,
+    atol: float | torch.Tensor = 1e-9,
+    adjoint: str = "auto",
+    backend: str = "auto",
+    max_steps: int = 100_000,
+    on_failure: str = "raise",
+    *,
+    time_limit: float | None = None,
+    steps: Sequence[Any] | None = None,
+    record_steps: bool = False,
+) -> Solution:
+    """Solve dy/dt = field(t, y, context) for a batch of initial values, differentiably.
+
+    Every sample takes adaptive steps of its own. Gradients flow to ``y0``, ``ts``, ``context`` and every
+    parameter of ``field``.
+
+    Args:
+        field: an ``hsb.VectorField``, ``hsb.JuliaField`` or a composition of them.
+        y0: ``(*batch, *state_shape)`` float32 or float64, the state at ``ts[0]``.
+        ts: ``(T,)`` strictly increasing, T >= 2, in the model's unit of time.
+        context: ``(*batch, *any)``, handed to the field sample by sample.
+        method: a DifferentialEquations.jl name such as "Rodas5P", or "auto".
+        rtol, atol: tolerances of the local error; atol in the units of the state, a number or a tensor of
+            ``state_shape``.
+        adjoint: "discrete" (exact derivative of the computed solution), "gauss" (continuous adjoint with
+            Gauss quadrature), "forward" (forward sensitivities), or "auto".
+        backend: "julia", "torch", "scipy" or "auto" (Julia if it is ready).
+        max_steps: accepted and rejected steps a sample may take.
+        on_failure: "raise", or "nan": failed samples become NaN from the first output they missed on and
+            give zero gradient.
+        time_limit: seconds the whole call may take; None takes ``hsb.configure(time_limit=...)``.
+        steps: instead of error control, force these steps: one increasing sequence of times from ``ts[0]``
+            to ``ts[-1]``, or one a sample.
+        record_steps: return each sample's accepted steps in ``Solution.steps``.
+
+    Returns:
+        ``Solution`` with ys ``(*batch, T, *state_shape)`` in y0's dtype and on its device.
+
+    Raises:
+        InvalidInput: an argument is unusable; nothing was started.
+        SolveFailed: a sample did not reach the end (``on_failure="raise"``), or the adjoint failed.
+        BackendUnavailable, UnsupportedOperation, JuliaError: see ``hsb.errors``.
+    """
+    shaped = checks.check_solve(
+        field, y0, ts, context, method, rtol, atol, adjoint, backend, max_steps, on_failure, time_limit, steps
+    )
+    plan, p = field.plan(shaped.context_shape)
+    engine, why = select(backend, plan)
+    choice = engine.choose(plan, method, adjoint)
+    checks.check_output_shape(plan, shaped)
+    needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in (shaped.y0, shaped.ts, shaped.context, p))
+    options = Options(
+        method=choice.method,
+        adjoint=choice.adjoint if needs_grad else "none",
+        rtol=float(rtol),
+        atol=shaped.atol,
+        max_steps=int(max_steps),
+        steps=shaped.steps,
+        record_steps=record_steps,
+        time_limit=shaped.time_limit,
+    )
+    if isinstance(engine, TensorBackend):
+        ys, forward = engine.solve_tensors(plan, shaped.y0, shaped.ts, shaped.context, p, options)
+    else:
+        call = _Call(engine, plan, options, shaped.batch)
+        ys = _Solve.apply(call, shaped.y0, shaped.ts, shaped.context, p)
+        forward = call.forward
+        assert forward is not None, "apply runs the forward pass"
+    if on_failure == "raise":
+        _raise_first_failure(forward, shaped.batch)
+    ys = ys.reshape(*shaped.batch, len(shaped.ts), *plan.state_shape).to(dtype=y0.dtype, device=y0.device)
+    batch = shaped.batch
+    stats = Stats(
+        steps=forward.steps.reshape(batch),
+        rejected=forward.rejected.reshape(batch),
+        f=forward.f.reshape(batch),
+        jac=forward.jac.reshape(batch),
+        seconds=forward.seconds,
+        method=choice.method,
+        adjoint=options.adjoint,
+        backend=engine.name,
+        why=" ".join(part for part in (why, choice.why) if part),
+        tape_bytes=0 if forward.tape is None else forward.tape.nbytes,
+        extra=forward.extra,
+    )
+    status = torch.from_numpy(np.ascontiguousarray(forward.status)).reshape(batch)
+    return Solution(ys=ys, ts=ts, status=status, stats=stats, steps=forward.step_times)
+
+
+class _Call:
+    """What one solve hands to its autograd node besides tensors, and what the node hands back."""
+
+    def __init__(self, engine: Backend, plan: Plan, options: Options, batch: tuple[int, ...]):
+        self.engine = engine
+        self.plan = plan
+        self.options = options
+        self.batch = batch
+        self.forward: Forward | None = None
+
+
+class _Solve(torch.autograd.Function):
+    """ys (B, T, n) of y0 (B, n), ts (T,), context (B, nc) and p (P,), through a NumPy backend."""
+
+    @staticmethod
+    def forward(ctx: Any, call: _Call, *tensors: torch.Tensor) -> torch.Tensor:
+        request = Request(*(_to_numpy(x) for x in tensors))
+        result = call.engine.solve(call.plan, request, call.options)
+        call.forward = result
+        ctx.tape = result.tape  # freed with ctx, also when backward never runs
+        ctx.engine, ctx.batch = call.engine, call.batch
+        ctx.places = [(x.dtype, x.device) for x in tensors]
+        return torch.from_numpy(result.ys).to(tensors[0].device)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_ys: torch.Tensor) -> tuple[Any, ...]:
+        gradients = ctx.engine.vjp(ctx.tape, _to_numpy(grad_ys))
+        _raise_failed_adjoint(gradients, ctx.batch)
+        values = (gradients.y0, gradients.ts, gradients.context, gradients.p)
+        grads = [
+            torch.from_numpy(value).to(dtype=dtype, device=device) if needed else None
+            for value, (dtype, device), needed in zip(values, ctx.places, ctx.needs_input_grad[1:], strict=True)
+        ]
+        return (None, *grads)
+
+
+def _to_numpy(x: torch.Tensor) -> np.ndarray:
+    return np.ascontiguousarray(x.detach().to(device="cpu", dtype=torch.float64).numpy())
+
+
+def _where(batch: tuple[int, ...], flat: int) -> tuple[tuple[int, ...], str]:
+    sample = tuple(int(i) for i in np.unravel_index(flat, batch)) if batch else ()
+    return sample, f"sample {sample if len(sample) != 1 else sample[0]}" if batch else "the solve"
+
+
+def _raise_first_failure(forward: Forward, batch: tuple[int, ...]) -> None:
+    bad = np.flatnonzero(forward.status != Status.SUCCESS)
+    if not len(bad):
+        return
+    status = Status(int(forward.status[bad[0]]))
+    sample, name = _where(batch, int(bad[0]))
+    time = float(forward.reached[bad[0]])
+    others = f" ({len(bad)} of {len(forward.status)} samples failed)" if len(bad) > 1 else ""
+    raise SolveFailed(
+        f"{name[0].upper()}{name[1:]} {status.text} at t = {time:.6g}{others}.",
+        status=status,
+        sample=sample,
+        time=time,
+        hint=f'{status.hint} Or pass on_failure="nan" to go on without it.'.strip(),
+    )
+
+
+def _raise_failed_adjoint(gradients: Gradients, batch: tuple[int, ...]) -> None:
+    bad = np.flatnonzero(gradients.status != Status.SUCCESS)
+    if not len(bad):
+        return
+    status = Status(int(gradients.status[bad[0]]))
+    sample, name = _where(batch, int(bad[0]))
+    time = float(gradients.reached[bad[0]])
+    raise SolveFailed(
+        f"The backward solve (adjoint) of {name} {status.text} at t = {time:.6g}; no gradient was produced.",
+        status=status,
+        sample=sample,
+        time=time,
+        hint='Try adjoint="discrete" with a Rosenbrock method, or tighter tolerances.',
+    )
