@@ -81,22 +81,14 @@ def check_solve(
 
 
 def check_output_shape(plan: Plan, shaped: Shaped) -> None:
-    """Evaluate torch parts once a plan on the first sample; refuse a field of another output shape."""
+    """Evaluate torch parts once a plan on the first sample: a field of another output shape is refused."""
     if plan.memo.get("shape_checked"):
         return
-    values = [x.detach().to("cpu", torch.float64) for x in (shaped.ts[0], shaped.y0[0], shaped.context[0])]
+    t, y, c = (x.detach().to("cpu", torch.float64) for x in (shaped.ts[0], shaped.y0[0], shaped.context[0]))
     for part in plan.parts:
-        if not isinstance(part, TorchPart):
-            continue
-        params = [torch.ones(spec.shape, dtype=torch.float64) for spec in part.parameters]
-        with torch.no_grad():
-            dy = part.fn(*values, params)
-        if not isinstance(dy, torch.Tensor) or tuple(dy.shape) != (plan.n,):
-            raise InvalidInput(
-                f"field: {part.name}.forward must return a tensor of state_shape {plan.state_shape} "
-                f"({plan.n} numbers), it returned {tuple(dy.shape)[0] if isinstance(dy, torch.Tensor) else dy!r} "
-                "numbers. It is called on one sample at a time: y has no batch dimension."
-            )
+        if isinstance(part, TorchPart):
+            with torch.no_grad():
+                part.fn(t, y, c, [torch.ones(spec.shape, dtype=torch.float64) for spec in part.parameters])
     plan.memo["shape_checked"] = True
 
 

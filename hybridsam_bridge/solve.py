@@ -90,8 +90,7 @@ def solve(
     else:
         call = _Call(engine, plan, options, shaped.batch)
         ys = _Solve.apply(call, shaped.y0, shaped.ts, shaped.context, p)
-        forward = call.forward
-        assert forward is not None, "apply runs the forward pass"
+        forward = call.result()
     if on_failure == "raise":
         _raise_first_failure(forward, shaped.batch)
     ys = ys.reshape(*shaped.batch, len(shaped.ts), *plan.state_shape).to(dtype=y0.dtype, device=y0.device)
@@ -122,6 +121,10 @@ class _Call:
         self.options = options
         self.batch = batch
         self.forward: Forward | None = None
+
+    def result(self) -> Forward:
+        assert self.forward is not None, "apply runs the forward pass"
+        return self.forward
 
 
 class _Solve(torch.autograd.Function):

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from hybridsam_bridge.errors import InvalidInput
+
 Shape = tuple[int, ...]
 
 
@@ -118,6 +120,12 @@ def module_call(module: nn.Module, names: Sequence[str], state_shape: Shape, con
         context = None if context_shape is None else c.reshape(context_shape)
         values = dict(zip(names, params, strict=True))
         dy = torch.func.functional_call(module, values, (t, y.reshape(state_shape), context))
+        if not isinstance(dy, torch.Tensor) or dy.shape != state_shape:
+            got = tuple(dy.shape) if isinstance(dy, torch.Tensor) else type(dy).__name__
+            raise InvalidInput(
+                f"field: {type(module).__name__}.forward must return a tensor of state_shape {state_shape}, it "
+                f"returned {got}. It is called on one sample at a time: y has no batch dimension."
+            )
         return dy.reshape(-1)
 
     return fn
