@@ -14,18 +14,22 @@ from hybridsam_bridge.errors import (
     UnsupportedOperation,
 )
 from hybridsam_bridge.fields.base import Field, VectorField
+from hybridsam_bridge.optim import ASAM, SAM, LookSAM
 from hybridsam_bridge.problem import Solution, Stats, Status
 from hybridsam_bridge.solve import solve
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ASAM",
+    "SAM",
     "BackendCrashed",
     "BackendUnavailable",
     "Field",
     "HybridSAMError",
     "InvalidInput",
     "JuliaError",
+    "LookSAM",
     "Solution",
     "SolveFailed",
     "Stats",
