@@ -14,6 +14,8 @@ from hybridsam_bridge.errors import (
     UnsupportedOperation,
 )
 from hybridsam_bridge.fields.base import Field, VectorField
+from hybridsam_bridge.fields.hybrid import Additive
+from hybridsam_bridge.fields.roles import neural_parameters, parameter_roles, scientific_parameters
 from hybridsam_bridge.optim import ASAM, SAM, LookSAM
 from hybridsam_bridge.problem import Solution, Stats, Status
 from hybridsam_bridge.solve import solve
@@ -23,6 +25,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ASAM",
     "SAM",
+    "Additive",
     "BackendCrashed",
     "BackendUnavailable",
     "Field",
@@ -37,5 +40,8 @@ __all__ = [
     "UnsupportedOperation",
     "VectorField",
     "configure",
+    "neural_parameters",
+    "parameter_roles",
+    "scientific_parameters",
     "solve",
 ]
