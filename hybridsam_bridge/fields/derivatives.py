@@ -1,0 +1,83 @@
+"""Derivatives of a plan's right-hand side for one sample, as torch functions to be traced or vmapped.
+
+All take (t, y, c, *more, params): 0-d t, y (n,), c (nc,), params one list of tensors over all parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from hybridsam_bridge.fields.plan import Plan, TorchPart
+
+Params = Sequence[torch.Tensor]
+
+
+def split_all(plan: Plan, p: torch.Tensor) -> list[torch.Tensor]:
+    """Every part's parameters as views of the flat p (P,), in one list."""
+    return [x for i in range(len(plan.parts)) for x in plan.split(i, p)]
+
+
+def rhs(plan: Plan) -> Callable[..., torch.Tensor]:
+    """f(t, y, c, params) -> dy (n,)."""
+    parts = [part for part in plan.parts if isinstance(part, TorchPart)]
+
+    def f(t: torch.Tensor, y: torch.Tensor, c: torch.Tensor, params: Params) -> torch.Tensor:
+        start, total = 0, None
+        for part in parts:
+            count = len(part.parameters)
+            value = part.fn(t, y, c, params[start : start + count])
+            total = value if total is None else total + value
+            start += count
+        assert total is not None, "a plan has at least one part"
+        return total
+
+    return f
+
+
+def rhs_and_jacobian(
+    plan: Plan, time: bool = False
+) -> Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]:
+    """(t, y, c, params) -> dy (n,), its Jacobian (n, n), and its time derivative (n,) (None unless ``time``).
+
+    Rows by reverse mode: n products for a square Jacobian, and a leaner trace than forward mode.
+    """
+    f = rhs(plan)
+
+    def g(
+        t: torch.Tensor, y: torch.Tensor, c: torch.Tensor, params: Params
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        rows = torch.eye(plan.n, dtype=y.dtype, device=y.device)
+        if time:
+            dy, pull = torch.func.vjp(lambda t, y: f(t, y, c, params), t, y)
+            dt, jac = torch.func.vmap(pull)(rows)
+            return dy, jac, dt
+        dy, pull = torch.func.vjp(lambda y: f(t, y, c, params), y)
+        return dy, torch.func.vmap(pull)(rows)[0], None
+
+    return g
+
+
+def state_vjp(plan: Plan) -> Callable[..., torch.Tensor]:
+    """(t, y, c, lam, params) -> Jᵀ lam (n,)."""
+    f = rhs(plan)
+
+    def g(t: torch.Tensor, y: torch.Tensor, c: torch.Tensor, lam: torch.Tensor, params: Params) -> torch.Tensor:
+        return torch.func.vjp(lambda y: f(t, y, c, params), y)[1](lam)[0]
+
+    return g
+
+
+def depends_on_time(plan: Plan) -> bool:
+    """Whether f's graph uses t at all, found by reverse mode on a probe point."""
+    if "depends_on_time" not in plan.memo:
+        t = torch.zeros((), dtype=torch.float64, requires_grad=True)
+        y, c = torch.ones(plan.n, dtype=torch.float64), torch.ones(plan.nc, dtype=torch.float64)
+        p = torch.ones(plan.n_params, dtype=torch.float64)
+        with torch.enable_grad():
+            dy = rhs(plan)(t, y, c, split_all(plan, p))
+        plan.memo["depends_on_time"] = bool(
+            dy.requires_grad and torch.autograd.grad(dy.sum(), t, allow_unused=True)[0] is not None
+        )
+    return plan.memo["depends_on_time"]
