@@ -49,12 +49,9 @@ def rhs_and_jacobian(
         t: torch.Tensor, y: torch.Tensor, c: torch.Tensor, params: Params
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         rows = torch.eye(plan.n, dtype=y.dtype, device=y.device)
-        if time:
-            dy, pull = torch.func.vjp(lambda t, y: f(t, y, c, params), t, y)
-            dt, jac = torch.func.vmap(pull)(rows)
-            return dy, jac, dt
-        dy, pull = torch.func.vjp(lambda y: f(t, y, c, params), y)
-        return dy, torch.func.vmap(pull)(rows)[0], None
+        value = torch.func.vjp(lambda t, y: f(t if time else t.detach(), y, c, params), t, y)
+        dt, jac = torch.func.vmap(value[1])(rows)
+        return value[0], jac, dt if time else None
 
     return g
 
