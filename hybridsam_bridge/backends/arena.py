@@ -1,0 +1,63 @@
+"""Shared memory between this process and the worker: one mapped file, filled anew for each request."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import mmap
+import os
+import tempfile
+
+import numpy as np
+from numpy.typing import NDArray
+
+HEADER = 64  # the cancel flag (int32) and padding
+_ALIGN = 64
+
+
+class Arena:
+    """A bump allocator over a mapped file. ``cancel`` is the flag that a running solve polls."""
+
+    def __init__(self, capacity: int):
+        folder = "/dev/shm" if os.path.isdir("/dev/shm") and os.access("/dev/shm", os.W_OK) else None
+        descriptor, self.path = tempfile.mkstemp(prefix="hybridsam-", dir=folder)
+        self.capacity = max(1 << 20, 1 << (capacity - 1).bit_length())
+        os.ftruncate(descriptor, self.capacity)
+        self.map = mmap.mmap(descriptor, self.capacity)
+        os.close(descriptor)
+        self.cancel: NDArray[np.int32] = np.frombuffer(self.map, dtype=np.int32, count=1)
+        self.used = HEADER
+
+    def address(self, offset: int) -> int:
+        """Address in this process, for Julia inline."""
+        return int(self.cancel.ctypes.data) + offset
+
+    def unlink(self) -> None:
+        """Remove the file's name; the memory lives until both processes let go of it."""
+        with contextlib.suppress(OSError):
+            os.unlink(self.path)
+
+    def reset(self) -> None:
+        self.used = HEADER
+        self.cancel[0] = 0
+
+    def place(self, array: NDArray) -> int:
+        """Copy an array in; returns its offset."""
+        offset, view = self.reserve(array.shape, array.dtype)
+        view[...] = array
+        return offset
+
+    def reserve(self, shape: tuple[int, ...], dtype: np.dtype | type = np.float64) -> tuple[int, NDArray]:
+        """Room for an array of that shape: its offset and a view."""
+        dtype = np.dtype(dtype)
+        count = math.prod(shape)
+        offset = self.used
+        if offset + count * dtype.itemsize > self.capacity:
+            raise MemoryError("the request is larger than the arena that was sized for it")
+        self.used = -(-(offset + count * dtype.itemsize) // _ALIGN) * _ALIGN
+        return offset, np.frombuffer(self.map, dtype=dtype, count=count, offset=offset).reshape(shape)
+
+
+def needed(*counts: int) -> int:
+    """Bytes that arrays of that many 8-byte numbers take in an arena."""
+    return HEADER + sum(8 * count + _ALIGN for count in counts)

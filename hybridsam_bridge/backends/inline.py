@@ -1,0 +1,79 @@
+"""The inline runtime: juliacall in this process, for users who want no second one."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections import deque
+from typing import Any
+
+from hybridsam_bridge.backends import locate, runtime
+from hybridsam_bridge.backends.arena import Arena
+from hybridsam_bridge.config import settings
+from hybridsam_bridge.errors import BackendUnavailable, JuliaError
+from hybridsam_bridge.log import logger
+
+
+class Inline:
+    """Same face as ``worker.Worker``. Ctrl-C takes effect when the running call returns."""
+
+    def __init__(self) -> None:
+        self.engine: runtime.Engine | None = None
+        self.arena: Arena | None = None
+        self.released: deque[int] = deque()
+        self.generation = 0
+
+    @property
+    def running(self) -> bool:
+        return self.engine is not None
+
+    def start(self) -> None:
+        """Import juliacall here. Refuses where that is known to crash."""
+        located = locate.find()
+        trouble = locate.problem(located)
+        if trouble or located is None:
+            raise BackendUnavailable(f"The Julia backend cannot start: {trouble}. {locate.SETUP}")
+        if "juliacall" not in sys.modules:
+            raise BackendUnavailable(
+                'runtime="inline" needs juliacall imported before torch (the other order can crash the process): put '
+                "`import juliacall` first in your program, with PYTHON_JULIACALL_EXE="
+                f"{located.executable} and PYTHON_JULIACALL_PROJECT={located.project} in its environment. "
+                'Or use runtime="worker", which has no such rule.'
+            )
+        if threading.current_thread() is not threading.main_thread():
+            raise BackendUnavailable('With runtime="inline" the first solve must come from the main thread.')
+        threads = settings().threads or 1
+        try:
+            self.engine = runtime.Engine(str(locate.library()), threads)
+        except Exception as error:
+            raise BackendUnavailable(f"Julia could not be started inline: {runtime.describe(error)[1]}") from error
+        self.generation += 1
+        logger.info("Julia runs inline in process %d.", os.getpid())
+
+    def request(self, name: str, payload: Any, time_limit: float | None = None) -> Any:
+        """Run one request at once; the time limit is kept by Julia."""
+        assert self.engine is not None, "started by the caller"
+        try:
+            while self.released:
+                self.engine.release([self.released.popleft()])
+            if name in ("solve", "vjp", "evaluate"):
+                assert self.arena is not None, "asked for before a solve"
+                return getattr(self.engine, name)(runtime.in_place(self.arena.address, payload))
+            return getattr(self.engine, name)(*payload)
+        except Exception as error:
+            kind, message = runtime.describe(error)
+            if kind == "python":
+                raise
+            raise JuliaError(message if kind == "source" else f"Julia failed in {name}: {message}") from error
+
+    def arena_for(self, size: int) -> Arena:
+        """An empty arena of at least ``size`` bytes."""
+        if self.arena is None or self.arena.capacity < size:
+            self.arena = Arena(size)
+            self.arena.unlink()
+        self.arena.reset()
+        return self.arena
+
+    def stop(self) -> None:
+        """Julia cannot be ended within a process."""

@@ -1,0 +1,266 @@
+"""The Julia backend: plans registered once, solves and vjps by DifferentialEquations.jl."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from hybridsam_bridge import methods
+from hybridsam_bridge.backends import locate, parts, worker
+from hybridsam_bridge.backends.arena import Arena, needed
+from hybridsam_bridge.backends.base import (
+    Availability,
+    Backend,
+    Choice,
+    Floats,
+    Forward,
+    Gradients,
+    Options,
+    Request,
+    Tape,
+)
+from hybridsam_bridge.backends.inline import Inline
+from hybridsam_bridge.config import settings
+from hybridsam_bridge.errors import BackendCrashed, UnsupportedOperation
+from hybridsam_bridge.fields.plan import Plan
+from hybridsam_bridge.lowering.program import Program
+from hybridsam_bridge.problem import Status
+
+Link = worker.Worker | Inline
+
+_lock = threading.RLock()  # calls may come from any thread; one at a time reaches Julia
+_inline = Inline()
+_live_bytes = 0  # memory that tapes hold in Julia
+
+
+def _link() -> Link:
+    """The runtime in force; starts nothing."""
+    return _inline if settings().runtime == "inline" else worker.worker()
+
+
+@contextlib.contextmanager
+def _running() -> Iterator[Link]:
+    """The started runtime, under the lock."""
+    with _lock:
+        link = _link()
+        if not link.running:
+            link.start()
+        yield link
+
+
+class JuliaTape(Tape):
+    """A solve kept in Julia. ``generation`` tells whether the process that holds it still lives."""
+
+    def __init__(self, link: Link, key: int, nbytes: int, shape: tuple[int, int, int], plan: Plan, limit: float | None):
+        global _live_bytes
+        self.link, self.key, self.nbytes, self.shape, self.plan = link, key, nbytes, shape, plan
+        self.generation = link.generation
+        self.time_limit = limit
+        self.pid = os.getpid()
+        _live_bytes += nbytes
+
+    def release(self) -> None:
+        global _live_bytes
+        if self.key and self.pid == os.getpid():
+            _live_bytes -= self.nbytes
+            if self.generation == self.link.generation:
+                self.link.released.append(self.key)  # freed with the next request: no exchange in a finalizer
+        self.key = 0
+
+    def __del__(self) -> None:
+        self.release()
+
+
+class JuliaBackend(Backend):
+    """Solves in Julia, in a worker process or inline."""
+
+    name = "julia"
+
+    def availability(self) -> Availability:
+        located = locate.find()
+        trouble = locate.problem(located)
+        if trouble or located is None:
+            return Availability(False, trouble, locate.SETUP)
+        return Availability(True, f"Julia {located.how}")
+
+    def choose(self, plan: Plan, method: str, adjoint: str) -> Choice:
+        why = []
+        if method == "auto":
+            method = "Rodas5P"
+            why.append("method: Rodas5P, a stiff Rosenbrock method of order 5 that also does non-stiff problems.")
+        family = methods.require(method, self.name).family
+        if adjoint == "auto":
+            adjoint = "discrete" if family == "rosenbrock" else "gauss"
+            why.append(
+                "adjoint: discrete, exact for the computed solution."
+                if adjoint == "discrete"
+                else f"adjoint: gauss, since {method} is no Rosenbrock method."
+            )
+        if adjoint in ("discrete", "forward") and family != "rosenbrock":
+            raise UnsupportedOperation(
+                f'adjoint="{adjoint}" needs a Rosenbrock method such as Rodas5P; {method} has adjoint="gauss".'
+            )
+        return Choice(method, adjoint, " ".join(why))
+
+    def solve(self, plan: Plan, request: Request, options: Options) -> Forward:
+        if options.steps is not None and methods.lookup(options.method).family != "rosenbrock":
+            raise UnsupportedOperation(f"steps: forced steps need a Rosenbrock method, not {options.method}.")
+        registered = parts.describe(plan)  # traces; may refuse, before anything starts
+        began = time.perf_counter()
+        with _running() as link:
+            try:
+                forward = _solve(link, plan, registered, request, options)
+            except worker.WorkerDied:
+                forward = _retry(link, plan, registered, request, options)
+        forward.seconds = time.perf_counter() - began
+        return forward
+
+    def vjp(self, tape: Tape, grad_ys: Floats) -> Gradients:
+        assert isinstance(tape, JuliaTape), "a tape of this backend"
+        began = time.perf_counter()
+        with _running() as link:
+            if not tape.key or link is not tape.link or link.generation != tape.generation:
+                raise BackendCrashed(
+                    "The forward solve's tape is gone (the Julia worker was restarted, or the tape was released): run "
+                    "the forward pass again."
+                )
+            try:
+                gradients = _vjp(link, tape, grad_ys)
+            except worker.WorkerDied as error:
+                raise BackendCrashed(
+                    f"The Julia worker died during the backward pass ({error}) and took the tape with it: run the "
+                    "forward pass again. If it repeats, run `hybridsam-bridge doctor`."
+                ) from error
+        gradients.seconds = time.perf_counter() - began
+        return gradients
+
+    def evaluate(self, program: Program, name: str, inputs: dict[str, Any]) -> dict[str, Floats]:
+        """Run one emitted function of ``program`` on given inputs (u, c, p, t, v, d, tau), for tests.
+
+        Returns its outputs, accumulated from zero, and under "allocated" the bytes that a second call took.
+        """
+        with _running() as link:
+            return _evaluate(link, program, name, inputs)
+
+    def versions(self) -> dict[str, str]:
+        """Versions of Julia and its packages; starts Julia."""
+        with _running() as link:
+            return link.request("versions", ())
+
+
+def _register(link: Link, plan: Plan, registered: list[dict[str, Any]]) -> int:
+    key = ("julia plan", link.generation, id(link))
+    if key not in plan.memo:
+        plan.memo[key] = link.request("register", (plan.n, plan.nc, plan.n_params, registered))
+    return plan.memo[key]
+
+
+def _retry(link: Link, plan: Plan, registered: list[dict[str, Any]], request: Request, options: Options) -> Forward:
+    """Once more in a new worker; the second death is the user's to know."""
+    link.start()
+    try:
+        return _solve(link, plan, registered, request, options)
+    except worker.WorkerDied as error:
+        raise BackendCrashed(
+            f"The Julia worker died twice on the same solve ({error}). It may have run out of memory (smaller batches "
+            "help) or the model's Julia code may crash; `hybridsam-bridge doctor` checks the installation."
+        ) from error
+
+
+def _solve(link: Link, plan: Plan, registered: list[dict[str, Any]], request: Request, options: Options) -> Forward:
+    (batch, n), times = request.y0.shape, len(request.ts)
+    plan_key = _register(link, plan, registered)
+    forced = None if options.steps is None else np.concatenate(options.steps)
+    extra = 0 if forced is None else len(forced)
+    arena = link.arena_for(
+        needed(request.y0.size, times, request.context.size, request.p.size, n, extra, batch + 1)
+        + needed(batch * times * n, 6 * batch)
+    )
+    addresses = [arena.place(x) for x in (request.y0, request.ts, request.context, request.p, options.atol)]
+    addresses += [-1, -1] if options.steps is None or forced is None else _place_steps(arena, options.steps, forced)
+    ys_at, ys = arena.reserve((batch, times, n))
+    table_at, table = arena.reserve((batch, 6), np.int64)
+    keep = "discrete" if options.record_steps and options.adjoint == "none" else options.adjoint
+    call = {
+        "plan": plan_key,
+        "method": options.method,
+        "adjoint": keep,
+        "sizes": (batch, times, -1 if forced is None else len(forced)),
+        "addresses": (*addresses, ys_at, table_at),
+        "rtol": options.rtol,
+        "max_steps": options.max_steps,
+        "tape_limit": max(0, settings().tape_memory - _live_bytes),
+        "time_limit": options.time_limit or 0.0,
+        "cancel": 0,
+    }
+    key, nbytes = link.request("solve", call, options.time_limit)
+    tape = JuliaTape(link, key, nbytes, (batch, times, n), plan, options.time_limit) if key else None
+    step_times = link.request("step_times", (key,)) if options.record_steps and key else None
+    status, steps, rejected, f, jac, reached = table.T.copy()
+    if np.any(status == Status.INTERRUPTED):
+        raise KeyboardInterrupt
+    return Forward(
+        ys=ys.copy(),
+        status=status,
+        reached=reached.view(np.float64),
+        steps=steps,
+        rejected=rejected,
+        f=f,
+        jac=jac,
+        seconds=0.0,
+        tape=tape if options.adjoint != "none" else None,
+        step_times=step_times,
+    )
+
+
+def _place_steps(arena: Arena, steps: tuple[Floats, ...], forced: Floats) -> list[int]:
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in steps])]).astype(np.int64)
+    return [arena.place(forced), arena.place(offsets)]
+
+
+def _vjp(link: Link, tape: JuliaTape, grad_ys: Floats) -> Gradients:
+    batch, times, n = tape.shape
+    plan = tape.plan
+    arena = link.arena_for(needed(grad_ys.size, batch * n, times, batch * plan.nc, plan.n_params, 2 * batch))
+    given = arena.place(grad_ys)
+    shapes = ((batch, n), (times,), (batch, plan.nc), (plan.n_params,))
+    places = [arena.reserve(shape) for shape in shapes]
+    report_at, report = arena.reserve((batch, 2), np.int64)
+    call = {"tape": tape.key, "addresses": (given, *(at for at, _ in places), report_at), "cancel": 0}
+    link.request("vjp", call, tape.time_limit)
+    status, reached = report.T.copy()
+    if np.any(status == Status.INTERRUPTED):
+        raise KeyboardInterrupt
+    y0, ts, context, p = (view.copy() for _, view in places)
+    return Gradients(y0=y0, ts=ts, context=context, p=p, status=status, reached=reached.view(np.float64))
+
+
+def _evaluate(link: Link, program: Program, name: str, inputs: dict[str, Any]) -> dict[str, Floats]:
+    n, nc, size = program.n, program.nc, program.n_params
+    part = parts.of_program(program, size)
+    plan_key = link.request("register", (n, nc, size, [part]))
+    out_names, in_names = parts.SIGNATURES[name]
+    shapes = {"du": (n,), "dT": (n,), "gu": (n,), "gc": (nc,), "gp": (size,), "gt": (1,), "J": (n, n)}
+    arrays = {key: np.ascontiguousarray(value, dtype=np.float64) for key, value in inputs.items()}
+    arena = link.arena_for(needed(*(x.size for x in arrays.values()), *(int(np.prod(s)) for s in shapes.values())))
+    outputs = {key: arena.reserve(shapes[key]) for key in out_names}
+    given = tuple(
+        float(inputs[key]) if key in ("t", "tau") else (arena.place(arrays[key]), arrays[key].shape) for key in in_names
+    )
+    call = {
+        "plan": plan_key,
+        "name": name,
+        "outputs": tuple((at, view.shape) for at, view in outputs.values()),
+        "inputs": given,
+    }
+    allocated = link.request("evaluate", call)
+    results = {key: view.copy() for key, (_, view) in outputs.items()}
+    if "J" in results:
+        results["J"] = results["J"].T  # Julia writes columns first
+    return {**results, "allocated": np.array(allocated)}

@@ -1,0 +1,200 @@
+"""The parent's side of the Julia worker: starts it, exchanges requests, survives its death."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from multiprocessing.connection import Connection, Listener, wait
+from pathlib import Path
+from typing import Any
+
+from hybridsam_bridge.backends import locate
+from hybridsam_bridge.backends.arena import Arena
+from hybridsam_bridge.backends.runtime import ADDRESS, AUTHKEY
+from hybridsam_bridge.config import settings
+from hybridsam_bridge.errors import BackendCrashed, BackendUnavailable, JuliaError
+from hybridsam_bridge.log import logger
+from hybridsam_bridge.problem import Status
+
+GRACE = 10.0  # seconds a solve has to notice that it was told to stop, before the worker is killed
+BOOT_LIMIT = 1800.0  # a first start compiles the solver
+
+
+class WorkerDied(Exception):
+    """The worker went away during a request. ``JuliaBackend`` retries once."""
+
+
+class Worker:
+    """One worker process. Not thread-safe: ``JuliaBackend`` holds a lock around each exchange."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.process: subprocess.Popen[bytes] | None = None
+        self.connection: Connection | None = None
+        self.arena: Arena | None = None
+        self.released: deque[int] = deque()  # tapes to free with the next request; filled from finalizers
+        self.generation = 0  # counts restarts: tapes and plans of an earlier process are gone
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None and self.connection is not None
+
+    def start(self) -> None:
+        """Start the process and wait until Julia is up."""
+        located = locate.find()
+        trouble = locate.problem(located)
+        if trouble or located is None:
+            raise BackendUnavailable(f"The Julia backend cannot start: {trouble}. {locate.SETUP}")
+        threads = settings().threads or os.cpu_count() or 1
+        key = secrets.token_bytes(32)
+        began = time.monotonic()
+        with Listener(authkey=key) as listener:
+            environment = {**os.environ, **locate.environment(located, threads)}
+            environment[ADDRESS] = str(listener.address)
+            environment[AUTHKEY] = key.hex()
+            script = Path(__file__).with_name("runtime.py")
+            command = [sys.executable, str(script), str(os.getpid()), str(locate.library()), str(threads)]
+            # A session of its own: Ctrl-C in the terminal reaches the parent alone, which decides.
+            self.process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+            self.connection = _accept(listener, self.process, began)
+        self.generation += 1
+        self.arena = None
+        self.released.clear()
+        self._receive(began + BOOT_LIMIT, "start")
+        logger.info("Julia worker ready in %.1f s (%d threads).", time.monotonic() - began, threads)
+
+    def request(self, name: str, payload: Any, time_limit: float | None = None) -> Any:
+        """One exchange. Raises ``WorkerDied``, ``JuliaError``, or KeyboardInterrupt after stopping the solve."""
+        assert self.connection is not None, "started by the caller"
+        released = [self.released.popleft() for _ in range(len(self.released))]
+        try:
+            self.connection.send((name, payload, released))
+        except (BrokenPipeError, ConnectionError, OSError) as error:
+            self.stop()
+            raise WorkerDied(f"the worker's connection broke: {error}") from error
+        # Julia keeps the limit itself; only a model that never returns is ended from here.
+        deadline = None if time_limit is None else time.monotonic() + time_limit + GRACE
+        try:
+            return self._receive(deadline, name)
+        except KeyboardInterrupt:
+            self._interrupt()
+            raise
+
+    def arena_for(self, size: int) -> Arena:
+        """An empty arena of at least ``size`` bytes that the worker has mapped too."""
+        if self.arena is None or self.arena.capacity < size:
+            self.arena = Arena(size)
+            try:
+                self.request("arena", (self.arena.path, self.arena.capacity))
+            finally:
+                self.arena.unlink()
+        self.arena.reset()
+        return self.arena
+
+    def _receive(self, deadline: float | None, name: str) -> Any:
+        assert self.connection is not None
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if wait([self.connection], left):
+                break
+            if name == "start":
+                self.stop()
+                raise BackendUnavailable(f"The Julia worker did not come up within {BOOT_LIMIT:.0f} s.")
+            self.stop()
+            raise BackendCrashed(
+                f"The solve did not stop within {GRACE:.0f} s after its time limit, so the Julia worker was ended; the "
+                "next solve starts a new one. Look for an endless loop in the model's code."
+            )
+        return self._read(name)
+
+    def _read(self, name: str) -> Any:
+        assert self.connection is not None
+        try:
+            kind, result = self.connection.recv()
+        except (EOFError, ConnectionError, OSError) as error:
+            code = None if self.process is None else self.process.poll()
+            self.stop()
+            raise WorkerDied(f"the worker process died ({_cause(code)})") from error
+        if kind == "ok":
+            return result
+        if name == "start":
+            self.stop()
+            raise BackendUnavailable(f"Julia could not be started: {result}\n{locate.SETUP}")
+        raise JuliaError(result if kind == "source" else f"Julia failed in {name}: {result}")
+
+    def _interrupt(self) -> None:
+        """Tell the running solve to stop and drop its answer; end the worker if none comes."""
+        if self.arena is not None:
+            self.arena.cancel[0] = int(Status.INTERRUPTED)
+        if self.connection is not None and wait([self.connection], GRACE):
+            with contextlib.suppress(WorkerDied, JuliaError):
+                result = self._read("interrupt")
+                if isinstance(result, tuple) and result[0]:
+                    self.released.append(result[0])
+        else:
+            self.stop()
+
+    def stop(self) -> None:
+        """End the process, if this is the process that started it."""
+        process, connection = self.process, self.connection
+        self.process = self.connection = self.arena = None
+        if os.getpid() != self.pid:
+            return
+        if connection is not None:
+            with contextlib.suppress(OSError):
+                connection.close()
+        if process is not None and process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def _accept(listener: Listener, process: subprocess.Popen[bytes], began: float) -> Connection:
+    """Wait for the worker's connection without blocking for ever on a worker that died."""
+    box: list[Any] = []
+
+    def accept() -> None:
+        with contextlib.suppress(OSError, EOFError):
+            box.append(listener.accept())
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    while not box:
+        thread.join(0.02)
+        if process.poll() is not None and not box:
+            raise BackendUnavailable(
+                f"The Julia worker ended at once (exit code {process.returncode}); its messages are on standard error. "
+                "`hybridsam-bridge doctor` checks the installation."
+            )
+        if time.monotonic() - began > BOOT_LIMIT:
+            process.kill()
+            raise BackendUnavailable("The Julia worker did not connect.")
+    return box[0]
+
+
+_worker: Worker | None = None
+
+
+def worker() -> Worker:
+    """The worker of this process (a forked child gets one of its own)."""
+    global _worker
+    if _worker is None or _worker.pid != os.getpid():
+        _worker = Worker()
+    return _worker
+
+
+@atexit.register
+def _stop() -> None:
+    if _worker is not None and _worker.pid == os.getpid():
+        _worker.stop()
+
+
+def _cause(code: int | None) -> str:
+    return signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"

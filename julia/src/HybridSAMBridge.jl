@@ -1,0 +1,42 @@
+"""
+Stiff solves and their adjoints for the Python package of the same project: programs traced from torch, or
+Julia source, are integrated by OrdinaryDiffEq and differentiated here. Python calls the functions of api.jl.
+"""
+module HybridSAMBridge
+
+using DiffEqBase: DEVerbosity
+using ForwardDiff: ForwardDiff
+using FunctionWrappers: FunctionWrapper
+using LinearAlgebra
+using LinearAlgebra: BLAS, LAPACK, LAPACKException, SingularException, ZeroPivotException
+using LinearSolve: GenericLUFactorization, LUFactorization
+using OrdinaryDiffEqBDF: FBDF, QNDF
+using OrdinaryDiffEqCore: init, step!
+using OrdinaryDiffEqFIRK: RadauIIA5, RadauIIA9
+using OrdinaryDiffEqRosenbrock: Rodas3, Rodas3P, Rodas4, Rodas42, Rodas4P, Rodas4P2, Rodas5, Rodas5P, Rodas5Pe,
+    Rosenbrock23, Rosenbrock23Cache, RosenbrockCache
+using OrdinaryDiffEqSDIRK: KenCarp3, KenCarp4, KenCarp5, Kvaerno5, TRBDF2
+using OrdinaryDiffEqTsit5: Tsit5
+using OrdinaryDiffEqVerner: Vern7, Vern9
+using PrecompileTools: @compile_workload, @setup_workload
+using SciMLBase: FullSpecialize, ODEFunction, ODEProblem, ReturnCode
+using SciMLLogging: None
+
+include("Kernels.jl")
+include("model.jl")
+include("tableau.jl")
+include("algorithms.jl")
+include("linear.jl")
+include("forward.jl")
+include("discrete.jl")
+include("gauss.jl")
+include("sensitivity.jl")
+include("source.jl")
+include("batch.jl")
+include("api.jl")
+include("precompile.jl")
+
+# Samples run in parallel; a BLAS with threads of its own would only get in the way.
+__init__() = BLAS.set_num_threads(1)
+
+end

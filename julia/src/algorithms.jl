@@ -1,0 +1,29 @@
+# The methods by name. Each is built with the analytic Jacobian in mind: no automatic differentiation inside.
+
+# Failures come back as statuses; Julia's own warnings would only repeat them.
+const QUIET = DEVerbosity(None())
+
+const DENSE_GENERIC_LIMIT = 24  # below it an unblocked LU beats a LAPACK call
+
+linear_solver(n::Int) = n <= DENSE_GENERIC_LIMIT ? GenericLUFactorization() : LUFactorization()
+
+const ROSENBROCK = Dict{String,Any}(
+    "Rodas5P" => Rodas5P, "Rodas5Pe" => Rodas5Pe, "Rodas5" => Rodas5, "Rodas4P" => Rodas4P,
+    "Rodas4P2" => Rodas4P2, "Rodas4" => Rodas4, "Rodas42" => Rodas42, "Rodas3" => Rodas3, "Rodas3P" => Rodas3P,
+    "Rosenbrock23" => Rosenbrock23)
+
+const IMPLICIT = Dict{String,Any}(
+    "FBDF" => FBDF, "QNDF" => QNDF, "KenCarp3" => KenCarp3, "KenCarp4" => KenCarp4, "KenCarp5" => KenCarp5,
+    "Kvaerno5" => Kvaerno5, "TRBDF2" => TRBDF2)
+
+const OTHERS = Dict{String,Any}(
+    "RadauIIA5" => RadauIIA5, "RadauIIA9" => RadauIIA9, "Tsit5" => Tsit5, "Vern7" => Vern7, "Vern9" => Vern9)
+
+is_rosenbrock(method::String) = haskey(ROSENBROCK, method)
+
+function algorithm(method::String, n::Int)
+    haskey(ROSENBROCK, method) && return ROSENBROCK[method](; linsolve = linear_solver(n))
+    haskey(IMPLICIT, method) && return IMPLICIT[method](; linsolve = linear_solver(n))
+    haskey(OTHERS, method) && return OTHERS[method]()
+    throw(ArgumentError("the Julia backend has no method $method"))
+end

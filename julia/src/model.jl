@@ -1,0 +1,191 @@
+# The right-hand side of one plan: a sum of parts, each a set of compiled functions with their own data.
+#
+# Every function is reached through a FunctionWrapper, so that the solver's types do not depend on the model
+# and the solver is compiled once per installation. All arrays are plain vectors for the same reason.
+
+const V = Vector{Float64}
+const M = Matrix{Float64}
+
+# Signatures of a part's functions; each adds to its outputs (see lowering/program.py).
+const RhsFn = FunctionWrapper{Nothing,Tuple{V,V,V,V,Float64,V,V}}             # f!, tgrad!: (out, u, c, p, t, w, k)
+const JacFn = FunctionWrapper{Nothing,Tuple{M,V,V,V,Float64,V,V}}             # jac!: (J, u, c, p, t, w, k)
+const VjpuFn = FunctionWrapper{Nothing,Tuple{V,V,V,V,V,Float64,V,V}}          # (gu, v, u, c, p, t, w, k)
+const VjpFn = FunctionWrapper{Nothing,Tuple{V,V,V,V,V,V,V,V,Float64,V,V}}     # (gu, gc, gp, gt, v, u, c, p, t, w, k)
+const HvpFn = FunctionWrapper{Nothing,Tuple{V,V,V,V,V,Float64,V,V,V,Float64,V,V}} # (gu, gc, gp, v, d, tau, u, c, p, t, w, k)
+
+"""
+    Functions
+
+The compiled functions of one program, shared by all threads and by all plans of the same structure.
+A wrapper is made, and its function compiled, when it is first needed (`prepare!`).
+"""
+mutable struct Functions
+    source::Dict{Symbol,Any}    # name => callable
+    workspace::Int
+    time_dependent::Bool
+    f::RhsFn
+    jac::JacFn
+    tgrad::RhsFn
+    vjpu::VjpuFn
+    vjp::VjpFn
+    hvp::HvpFn
+    Functions(source, workspace, time_dependent) = new(source, workspace, time_dependent)
+end
+
+const WRAPPERS = (; f = RhsFn, jac = JacFn, tgrad = RhsFn, vjpu = VjpuFn, vjp = VjpFn, hvp = HvpFn)
+
+function prepare!(functions::Functions, names::Symbol...)
+    for name in names
+        isdefined(functions, name) && continue
+        wrapper = WRAPPERS[name](functions.source[name])
+        setfield!(functions, name, wrapper)
+    end
+end
+
+"A part of a plan: functions, their constants, the part's place in p, and a factor for every component."
+struct Part
+    functions::Functions
+    constants::V
+    range::UnitRange{Int}
+    gain::V                     # empty: one
+end
+
+"A plan as Python registered it."
+struct Plan
+    n::Int
+    nc::Int
+    np::Int
+    parts::Vector{Part}
+end
+
+time_dependent(plan::Plan) = any(part.functions.time_dependent for part in plan.parts)
+prepare!(plan::Plan, names::Symbol...) = foreach(part -> prepare!(part.functions, names...), plan.parts)
+
+"A part with the memory that one thread needs to evaluate it."
+struct LivePart
+    functions::Functions
+    constants::V
+    gain::V
+    p::V                        # the part's parameters
+    gp::V                       # their cotangents, accumulated
+    w::V                        # scratch
+end
+
+"""
+    Model
+
+One thread's right-hand side: the plan's parts with scratch memory, and the context of the sample at hand.
+It is the `p` of the ODEProblem.
+"""
+struct Model
+    n::Int
+    parts::Vector{LivePart}
+    time_dependent::Bool
+    c::V
+    gc::V
+    gt::V
+    tmp::V
+    scaled::V
+    tmpJ::M
+end
+
+function Model(plan::Plan, p::V)
+    parts = map(plan.parts) do part
+        LivePart(part.functions, part.constants, part.gain, p[part.range], zeros(length(part.range)),
+                 zeros(part.functions.workspace))
+    end
+    n = plan.n
+    any_gain = any(!isempty(part.gain) for part in plan.parts)
+    return Model(n, parts, time_dependent(plan), zeros(plan.nc), zeros(plan.nc), zeros(1), zeros(n), zeros(n),
+                 any_gain ? zeros(n, n) : zeros(0, 0))
+end
+
+function rhs!(du::V, u::V, m::Model, t::Float64)
+    fill!(du, 0.0)
+    for q in m.parts
+        if isempty(q.gain)
+            q.functions.f(du, u, m.c, q.p, t, q.w, q.constants)
+        else
+            fill!(m.tmp, 0.0)
+            q.functions.f(m.tmp, u, m.c, q.p, t, q.w, q.constants)
+            @inbounds for i in eachindex(du)
+                du[i] += q.gain[i] * m.tmp[i]
+            end
+        end
+    end
+    return nothing
+end
+
+function jacobian!(J::M, u::V, m::Model, t::Float64)
+    fill!(J, 0.0)
+    for q in m.parts
+        if isempty(q.gain)
+            q.functions.jac(J, u, m.c, q.p, t, q.w, q.constants)
+        else
+            fill!(m.tmpJ, 0.0)
+            q.functions.jac(m.tmpJ, u, m.c, q.p, t, q.w, q.constants)
+            @inbounds for j in axes(J, 2), i in axes(J, 1)
+                J[i, j] += q.gain[i] * m.tmpJ[i, j]
+            end
+        end
+    end
+    return nothing
+end
+
+function tgrad!(dT::V, u::V, m::Model, t::Float64)
+    fill!(dT, 0.0)
+    m.time_dependent || return nothing
+    for q in m.parts
+        q.functions.time_dependent || continue
+        if isempty(q.gain)
+            q.functions.tgrad(dT, u, m.c, q.p, t, q.w, q.constants)
+        else
+            fill!(m.tmp, 0.0)
+            q.functions.tgrad(m.tmp, u, m.c, q.p, t, q.w, q.constants)
+            @inbounds for i in eachindex(dT)
+                dT[i] += q.gain[i] * m.tmp[i]
+            end
+        end
+    end
+    return nothing
+end
+
+"The cotangent that a part sees: v times its gain."
+function scaled(m::Model, q::LivePart, v::V)
+    isempty(q.gain) && return v
+    @inbounds for i in eachindex(v)
+        m.scaled[i] = q.gain[i] * v[i]
+    end
+    return m.scaled
+end
+
+"gu += J(u)' v, nothing else."
+function vjpu!(gu::V, v::V, u::V, m::Model, t::Float64)
+    for q in m.parts
+        q.functions.vjpu(gu, scaled(m, q, v), u, m.c, q.p, t, q.w, q.constants)
+    end
+    return nothing
+end
+
+"gu += J(u)' v, and the cotangents of context and parameters into the model's accumulators."
+function vjp!(gu::V, v::V, u::V, m::Model, t::Float64)
+    for q in m.parts
+        q.functions.vjp(gu, m.gc, q.gp, m.gt, scaled(m, q, v), u, m.c, q.p, t, q.w, q.constants)
+    end
+    return nothing
+end
+
+"gu += gradient of v' (f_u d + f_t tau) for u, likewise context and parameters into the accumulators."
+function hvp!(gu::V, v::V, d::V, tau::Float64, u::V, m::Model, t::Float64)
+    for q in m.parts
+        q.functions.hvp(gu, m.gc, q.gp, scaled(m, q, v), d, tau, u, m.c, q.p, t, q.w, q.constants)
+    end
+    return nothing
+end
+
+function clear_accumulators!(m::Model)
+    for q in m.parts
+        fill!(q.gp, 0.0)
+    end
+    return nothing
+end

@@ -1,0 +1,56 @@
+# Compile the solver and the adjoints once per installation, on a model small enough to take no time itself.
+
+const WORKLOAD = """
+f!(du, u, c, p, t, w, k) = (du[1] += -p[1] * u[1] + u[2]; du[2] += p[1] * u[1] - u[2]; nothing)
+jac!(J, u, c, p, t, w, k) = (J[1, 1] += -p[1]; J[2, 1] += p[1]; J[1, 2] += 1.0; J[2, 2] += -1.0; nothing)
+tgrad!(dT, u, c, p, t, w, k) = nothing
+vjpu!(gu, v, u, c, p, t, w, k) = (gu[1] += p[1] * (v[2] - v[1]); gu[2] += v[1] - v[2]; nothing)
+vjp!(gu, gc, gp, gt, v, u, c, p, t, w, k) = (vjpu!(gu, v, u, c, p, t, w, k); gp[1] += u[1] * (v[2] - v[1]); nothing)
+hvp!(gu, gc, gp, v, d, tau, u, c, p, t, w, k) = (gp[1] += d[1] * (v[2] - v[1]); nothing)
+"""
+
+const SOURCE_WORKLOAD = "f!(du, u, p, t) = (du[1] = -p.a * u[1] + u[2]; du[2] = p.a * u[1] - u[2]; nothing)"
+
+# The dense solver type changes with the size of the state, so both are used.
+const WORKLOAD_METHODS = ["Rodas5P", "Rodas4P", "Rosenbrock23", "KenCarp4", "FBDF", "Tsit5"]
+
+function workload(id::Int, method::String, adjoint::String, n::Int)
+    plan = register_plan(n, 0, 1, [id], [Float64[]], [1], [Float64[]])
+    B, T = 2, 3
+    y0, ts, c, p, atol = repeat([1.0, 0.0], outer = (n ÷ 2, B)), [0.0, 0.5, 1.0], zeros(0, B), [2.0], fill(1e-6, n)
+    ys, counters, flag = zeros(n, T, B), zeros(Int, 6, B), zeros(Int32, 1)
+    address(x) = Int(UInt(pointer(x)))
+    GC.@preserve y0 ts c p atol ys counters flag begin
+        tape, _ = solve(plan, method, adjoint, (B, T, -1),
+                        (address(y0), address(ts), address(c), address(p), address(atol), 0, 0, address(ys),
+                         address(counters)), 1e-4, 1000, 10^6, 0.0, address(flag), 2)
+        if tape != 0
+            g, gy0, gts, gc, gp, report = ones(n, T, B), zeros(n, B), zeros(T), zeros(0, B), zeros(1), zeros(Int, 2, B)
+            GC.@preserve g gy0 gts gc gp report begin
+                vjp(tape, map(address, (g, gy0, gts, gc, gp, report)), address(flag), 2)
+            end
+            release([tape])
+        end
+    end
+    forget_plan(plan)
+    return nothing
+end
+
+@setup_workload begin
+    @compile_workload begin
+        id = register_program(WORKLOAD, 0, false)
+        for method in WORKLOAD_METHODS
+            workload(id, method, is_rosenbrock(method) ? "discrete" : "gauss", 2)
+        end
+        workload(id, "Rodas5P", "gauss", 2)
+        workload(id, "Rodas5P", "forward", 2)
+        workload(id, "Rodas5P", "discrete", 2 * DENSE_GENERIC_LIMIT)
+        workload(id, "Rodas5P", "none", 2)
+        source = register_source(SOURCE_WORKLOAD, "workload.jl", "f!", ["a"], [""], true, false, 2, 0, 1, "", "")
+        workload(source, "Rodas5P", "discrete", 2)
+    end
+    # Compiled code of this session must not be found in the image.
+    empty!(REGISTRY)
+    empty!(PLANS)
+    empty!(TAPES)
+end
