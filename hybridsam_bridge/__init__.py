@@ -15,6 +15,7 @@ from hybridsam_bridge.errors import (
 )
 from hybridsam_bridge.fields.base import Field, VectorField
 from hybridsam_bridge.fields.hybrid import Additive
+from hybridsam_bridge.fields.parameters import Param, ParameterSet, physical_values
 from hybridsam_bridge.fields.roles import neural_parameters, parameter_roles, scientific_parameters
 from hybridsam_bridge.optim import ASAM, SAM, LookSAM
 from hybridsam_bridge.problem import Solution, Stats, Status
@@ -33,6 +34,8 @@ __all__ = [
     "InvalidInput",
     "JuliaError",
     "LookSAM",
+    "Param",
+    "ParameterSet",
     "Solution",
     "SolveFailed",
     "Stats",
@@ -42,6 +45,7 @@ __all__ = [
     "configure",
     "neural_parameters",
     "parameter_roles",
+    "physical_values",
     "scientific_parameters",
     "solve",
 ]
