@@ -15,6 +15,7 @@ from hybridsam_bridge.errors import (
 )
 from hybridsam_bridge.fields.base import Field, VectorField
 from hybridsam_bridge.fields.hybrid import Additive
+from hybridsam_bridge.fields.julia import JuliaField
 from hybridsam_bridge.fields.parameters import Param, ParameterSet, physical_values
 from hybridsam_bridge.fields.roles import neural_parameters, parameter_roles, scientific_parameters
 from hybridsam_bridge.optim import ASAM, SAM, LookSAM
@@ -33,6 +34,7 @@ __all__ = [
     "HybridSAMError",
     "InvalidInput",
     "JuliaError",
+    "JuliaField",
     "LookSAM",
     "Param",
     "ParameterSet",
