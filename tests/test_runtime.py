@@ -96,7 +96,7 @@ def test_recorded_julia_that_is_gone(tmp_path, no_julia):
 def test_record_refuses_what_is_not_there(tmp_path, no_julia):
     code = f"""
     from hybridsam_bridge.backends import setup
-    for exe, project, word in (("/nowhere/julia", "/nowhere", "--julia"), ({sys.executable!r}, "/nowhere", "--project")):
+    for exe, project, word in (("/nowhere/julia", "/", "--julia"), ({sys.executable!r}, "/nowhere", "--project")):
         try:
             setup.record(exe, project, print)
         except hsb.InvalidInput as error:
@@ -207,7 +207,8 @@ def test_endless_model_is_ended_after_the_time_limit():
     code = """
     worker.GRACE = 1.0
     gradient()
-    field = hsb.JuliaField("f!(du, u, p, t) = (while t > 0.1; sleep(0.001); end; du[1] = 1.0; nothing)", state_shape=(1,))
+    source = "f!(du, u, p, t) = (while t > 0.1; sleep(0.001); end; du[1] = 1.0; nothing)"
+    field = hsb.JuliaField(source, state_shape=(1,))
     try:
         hsb.solve(field, f64(1.0), f64(0, 1), backend="julia", time_limit=2.0)
     except hsb.BackendCrashed as error:
