@@ -51,6 +51,8 @@ class NumpyFunctions:
         """Σ over N points of lam · df/dc (nc,) and lam · df/dp (P,); ts (N,), ys and lams (N, n)."""
         p = torch.cat([x.reshape(-1) for x in self._params]) if self._params else torch.zeros(0, dtype=torch.float64)
         p, c = p.clone().requires_grad_(), self._c.clone().requires_grad_()
+        if not len(ts):
+            return np.zeros(len(c)), np.zeros(len(p))
         f = derivatives.rhs(self._plan)
         t, y, lam = (torch.from_numpy(np.ascontiguousarray(x)) for x in (ts, ys, lams))
         with torch.enable_grad():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import operator
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -71,7 +72,8 @@ def _graph(fn: Callable[..., Any], varying: Sequence[torch.Tensor], fixed: Seque
         return fn(*args[: len(varying)], list(args[len(varying) :]))
 
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about what the tracer does, not the user
             functional = torch.func.functionalize(flat, remove="mutations")
             module = make_fx(functional)(*varying, *[x.detach() for x in fixed])
     except Exception as error:
