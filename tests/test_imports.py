@@ -20,7 +20,7 @@ LAYERS = [
     {"backends"},
     {"checks"},
     {"solve"},
-    {"optim", "diagnostics", "models"},
+    {"optim", "diagnostics", "models", "objectives"},
     {"train", "data"},
     {"cli", "__main__", "__init__"},
 ]
