@@ -95,22 +95,23 @@ class JuliaBackend(Backend):
             method = "Rodas5P"
             why.append("method: Rodas5P, a stiff Rosenbrock method of order 5 that also does non-stiff problems.")
         family = methods.require(method, self.name).family
+        reversible = _keeps_stages(method)
         if adjoint == "auto":
-            adjoint = "discrete" if family == "rosenbrock" else "gauss"
+            adjoint = "discrete" if reversible else "gauss"
             why.append(
                 "adjoint: discrete, exact for the computed solution."
-                if adjoint == "discrete"
-                else f"adjoint: gauss, since {method} is no Rosenbrock method."
+                if reversible
+                else f"adjoint: gauss, since the steps of {method} cannot be reversed."
             )
-        if adjoint in ("discrete", "forward") and family != "rosenbrock":
+        if (adjoint == "discrete" and not reversible) or (adjoint == "forward" and family != "rosenbrock"):
             raise UnsupportedOperation(
-                f'adjoint="{adjoint}" needs a Rosenbrock method such as Rodas5P; {method} has adjoint="gauss".'
+                f'adjoint="{adjoint}" needs a Rosenbrock method such as Rodas5P; for {method} take adjoint="gauss".'
             )
         return Choice(method, adjoint, " ".join(why))
 
     def solve(self, plan: Plan, request: Request, options: Options) -> Forward:
-        if options.steps is not None and methods.lookup(options.method).family != "rosenbrock":
-            raise UnsupportedOperation(f"steps: forced steps need a Rosenbrock method, not {options.method}.")
+        if options.steps is not None and not _keeps_stages(options.method):
+            raise UnsupportedOperation(f"steps: forced steps need a Rosenbrock method or Tsit5, not {options.method}.")
         registered = parts.describe(plan)  # traces; may refuse, before anything starts
         began = time.perf_counter()
         with _running() as link:
@@ -154,6 +155,11 @@ class JuliaBackend(Backend):
             return link.request("versions", ())
 
 
+def _keeps_stages(method: str) -> bool:
+    """Whether the tape can keep the method's stages, so that its steps can be forced and reversed."""
+    return methods.lookup(method).family == "rosenbrock" or method == "Tsit5"
+
+
 def _register(link: Link, plan: Plan, registered: list[dict[str, Any]]) -> int:
     key = ("julia plan", link.generation, id(link))
     if key not in plan.memo:
@@ -186,6 +192,7 @@ def _solve(link: Link, plan: Plan, registered: list[dict[str, Any]], request: Re
     addresses += [-1, -1] if options.steps is None or forced is None else _place_steps(arena, options.steps, forced)
     ys_at, ys = arena.reserve((batch, times, n))
     table_at, table = arena.reserve((batch, 6), np.int64)
+    # Recorded steps are read from a tape, so one is kept even where no gradient is wanted.
     keep = "discrete" if options.record_steps and options.adjoint == "none" else options.adjoint
     call = {
         "plan": plan_key,

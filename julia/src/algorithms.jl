@@ -19,7 +19,13 @@ const IMPLICIT = Dict{String,Any}(
 const OTHERS = Dict{String,Any}(
     "RadauIIA5" => RadauIIA5, "RadauIIA9" => RadauIIA9, "Tsit5" => Tsit5, "Vern7" => Vern7, "Vern9" => Vern9)
 
-is_rosenbrock(method::String) = haskey(ROSENBROCK, method)
+"Whether the tape can keep the method's own stages, so that its steps can be reversed."
+keeps_stages(method::String) = haskey(ROSENBROCK, method) || method == "Tsit5"
+
+is_explicit(method::String) = method in ("Tsit5", "Vern7", "Vern9")
+
+"What solves λ' = -Jᵀλ backwards after a solve with `method`."
+backward_algorithm(method::String, n::Int) = is_explicit(method) ? Tsit5() : algorithm("Rodas5P", n)
 
 function algorithm(method::String, n::Int)
     haskey(ROSENBROCK, method) && return ROSENBROCK[method](; linsolve = linear_solver(n))

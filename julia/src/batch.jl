@@ -9,7 +9,7 @@ struct Tape
     plan::Plan
     method::String
     adjoint::String
-    tab::Union{Tableau,Nothing}
+    tab::Union{Tableau,ExplicitTableau,Nothing}
     p::V
     c::M
     outputs::Array{Float64,3}   # (n, T, B)
@@ -72,19 +72,19 @@ function solve_batch!(ys, outcomes, plan::Plan, method::String, adjoint::String,
     time_dependent(plan) && prepare!(plan, :tgrad)
     alg = algorithm(method, plan.n)
     samples = Vector{Any}(nothing, size(u0, 2))
-    tab = Ref{Union{Tableau,Nothing}}(nothing)
+    tab = Ref{Union{Tableau,ExplicitTableau,Nothing}}(nothing)
     over_threads(() -> Model(plan, p), size(u0, 2), threads) do m, b
         copyto!(m.c, view(c, :, b))
-        samples[b] = solve_sample!(ys, outcomes[b], alg, is_rosenbrock(method), m, u0[:, b], ts, ctl,
+        samples[b] = solve_sample!(ys, outcomes[b], alg, keeps_stages(method), m, u0[:, b], ts, ctl,
                                    forced_steps(forced, offsets, b), b)
     end
     ctl.keep || return nothing
-    is_rosenbrock(method) && (tab[] = tableau_of(alg, Model(plan, p)))
+    keeps_stages(method) && (tab[] = tableau_of(alg, Model(plan, p)))
     return Tape(plan, method, adjoint, tab[], p, c, copy(ys), ts, samples, [o.status for o in outcomes], ctl.rtol,
                 ctl.atol, ctl.max_steps, time_limit)
 end
 
-function solve_sample!(ys, outcome::Outcome, alg, rosenbrock::Bool, m::Model, u0::V, ts::V, ctl::Controls, forced::V,
+function solve_sample!(ys, outcome::Outcome, alg, steps_kept::Bool, m::Model, u0::V, ts::V, ctl::Controls, forced::V,
                        b::Int)
     store = (j, u) -> copyto!(view(ys, :, j, b), u)
     store(1, u0)
@@ -92,7 +92,7 @@ function solve_sample!(ys, outcome::Outcome, alg, rosenbrock::Bool, m::Model, u0
     status = cancelled(ctl)
     status == SUCCESS || (outcome.status = status; return nothing)
     try
-        if rosenbrock
+        if steps_kept
             tape = StepTape()
             solve_steps!(store, alg, m, u0, ts, ctl, forced, tape, outcome)
             return ctl.keep ? tape : nothing
@@ -105,7 +105,7 @@ function solve_sample!(ys, outcome::Outcome, alg, rosenbrock::Bool, m::Model, u0
     end
 end
 
-"The tableau as OrdinaryDiffEq holds it in the cache of `alg`."
+"The coefficients of `alg` as OrdinaryDiffEq holds them in its cache."
 function tableau_of(alg, m::Model)
     prob = ODEProblem{true,FullSpecialize}(TABLEAU_RHS, zeros(m.n), (0.0, 1.0), nothing)
     integrator = init(prob, alg; abstol = ones(m.n), reltol = 1.0, dt = 1.0, adaptive = false, dense = false,
@@ -117,10 +117,10 @@ const TABLEAU_RHS = ODEFunction{true,FullSpecialize}((du, u, p, t) -> (fill!(du,
     jac = (J, u, p, t) -> (fill!(J, 0.0); nothing), tgrad = (dT, u, p, t) -> (fill!(dT, 0.0); nothing))
 
 "One thread's memory in a backward pass."
-struct Lane
+struct Lane{S}
     m::Model
     scratch::Model
-    space::AdjointSpace
+    space::AdjointSpace{S}
     grad::V
     slope::V
     total::V
@@ -128,7 +128,8 @@ end
 
 function Lane(tape::Tape)
     plan, stages = tape.plan, tape.tab === nothing ? 1 : tape.tab.stages
-    return Lane(Model(plan, tape.p), Model(plan, tape.p), AdjointSpace(plan.n, stages), zeros(plan.n), zeros(plan.n),
+    system = tape.tab isa Tableau ? DenseSystem(plan.n) : NoSystem()
+    return Lane(Model(plan, tape.p), Model(plan, tape.p), AdjointSpace(system, plan.n, stages), zeros(plan.n), zeros(plan.n),
                 zeros(plan.n + plan.nc + plan.np))
 end
 
@@ -189,7 +190,7 @@ function backward_sample!(gu0, gc, gts::V, gp::V, status, reached, lane::Lane, t
         gp .+= view(lane.total, n+nc+1:length(lane.total))
     elseif tape.adjoint == "gauss"
         state = sample isa StepTape ? step_state(sample, tape.tab, lane.scratch, lane.space) : dense_state(sample)
-        status[b], reached[b], _ = gauss_adjoint!(lane.grad, m, lane.scratch, state, ts, gb, ctl)
+        status[b], reached[b], _ = gauss_adjoint!(lane.grad, backward_algorithm(tape.method, m.n), m, lane.scratch, state, ts, gb, ctl)
     else
         status[b], reached[b] = discrete_adjoint!(lane.grad, m, tape.tab, sample, ts, gb, lane.space, ctl)
     end

@@ -7,10 +7,8 @@
 # Outputs between steps enter k̄ and the cotangents of both ends through the interpolant's weights.
 
 "Memory for the reverse of one sample's steps."
-struct AdjointSpace
-    J::M
-    E::M
-    pivots::Vector{Int}
+struct AdjointSpace{S<:System}
+    system::S
     ks::M
     kbar::M
     u0::V
@@ -28,23 +26,10 @@ struct AdjointSpace
     fbar1::V
     Z::M
 end
-AdjointSpace(n, s) = AdjointSpace(zeros(n, n), zeros(n, n), zeros(Int, n), zeros(n, s), zeros(n, s),
-                                  (zeros(n) for _ in 1:13)..., zeros(n, n))
+AdjointSpace(system, n, s) = AdjointSpace(system, zeros(n, s), zeros(n, s), (zeros(n) for _ in 1:13)...,
+                                          n < s ? zeros(n, n) : zeros(0, 0))
 
-"The matrix E of the step from (u, t) of length h, factored in place. False if it is singular."
-function factor_step!(a::AdjointSpace, tab::Tableau, m::Model, t::Float64, h::Float64)
-    jacobian!(a.J, a.u0, m, t)
-    r = 1 / (tab.gamma * h)
-    @inbounds for j in axes(a.J, 2)
-        for i in axes(a.J, 1)
-            a.E[i, j] = -a.J[i, j]
-        end
-        a.E[j, j] += r
-    end
-    return factor!(a.E, a.pivots)
-end
-
-function stage_state!(ui::V, a::AdjointSpace, tab::Tableau, i::Int)
+function stage_state!(ui::V, a::AdjointSpace, tab::Tableau, i::Int, ::Float64)
     copyto!(ui, a.u0)
     @inbounds for j in 1:i-1
         c = tab.A[i, j]
@@ -60,7 +45,7 @@ end
 function recompute_stages!(a::AdjointSpace, tab::Tableau, m::Model, t::Float64, h::Float64)
     tgrad!(a.mt, a.u0, m, t)
     for i in 1:tab.stages
-        stage_state!(a.ui, a, tab, i)
+        stage_state!(a.ui, a, tab, i, h)
         rhs!(a.mu, a.ui, m, t + tab.c[i] * h)
         @inbounds for r in eachindex(a.mu)
             s = a.mu[r] + h * tab.d[i] * a.mt[r]
@@ -69,7 +54,7 @@ function recompute_stages!(a::AdjointSpace, tab::Tableau, m::Model, t::Float64, 
             end
             a.mu[r] = s
         end
-        solve!(a.mu, a.E, a.pivots)
+        solve!(a.mu, a.system)
         copyto!(view(a.ks, :, i), a.mu)
     end
     return nothing
@@ -80,7 +65,7 @@ function load_step!(a::AdjointSpace, tape::StepTape, tab::Tableau, step::Int, m:
     copyto!(a.u0, 1, tape.u, (step - 1) * n + 1, n)
     copyto!(a.u1, 1, tape.u, step * n + 1, n)
     t, h = tape.t[step], tape.t[step+1] - tape.t[step]
-    factor_step!(a, tab, m, t, h) || return false
+    assemble!(a.system, a.u0, m, t, 1 / (tab.gamma * h)) || return false
     if tape.full
         copyto!(a.ks, 1, tape.ks, (step - 1) * n * tab.stages + 1, n * tab.stages)
     else
@@ -95,7 +80,7 @@ end
 Cotangent of the initial state into `grad`; those of context and parameters into the model's accumulators.
 `g(j)` is a view of the cotangent of output j.
 """
-function discrete_adjoint!(grad::V, m::Model, tab::Tableau, tape::StepTape, ts::V, g, a::AdjointSpace, ctl::Controls)
+function discrete_adjoint!(grad::V, m::Model, tab, tape::StepTape, ts::V, g, a::AdjointSpace, ctl::Controls)
     fill!(a.lambda, 0.0)
     j = length(ts)
     for step in steps(tape):-1:1
@@ -164,11 +149,11 @@ function reverse_step!(a::AdjointSpace, m::Model, tab::Tableau, t::Float64, h::F
     a.lambda .+= a.lambda0
     fill!(a.mt, 0.0)
     fill!(a.Z, 0.0)
-    low_rank = n < s            # then Σ k_i μ_iᵀ is summed first: n products with J's derivative, not s
+    low_rank = !isempty(a.Z)    # n < s: then Σ k_i μ_iᵀ is summed first: n products with J's derivative, not s
     for i in s:-1:1
         copyto!(a.mu, view(a.kbar, :, i))
-        solve_transposed!(a.mu, a.E, a.pivots)
-        stage_state!(a.ui, a, tab, i)
+        solve_transposed!(a.mu, a.system)
+        stage_state!(a.ui, a, tab, i, h)
         fill!(a.ubar, 0.0)
         vjp!(a.ubar, a.mu, a.ui, m, t + tab.c[i] * h)
         @inbounds for j in 1:i-1

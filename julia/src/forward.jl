@@ -40,7 +40,7 @@ mutable struct Outcome
 end
 Outcome() = Outcome(NOT_RUN, NaN, 0, 0, 0, 0)
 
-"Accepted steps of a Rosenbrock solve: times, states, and the stages where memory allowed."
+"Accepted steps of a one-step method: times, states, and the stages where memory allowed."
 mutable struct StepTape
     t::V                        # N + 1 times
     u::V                        # n (N + 1)
@@ -87,9 +87,9 @@ end
 is_linear_failure(error) = error isa Union{SingularException,LAPACKException,ZeroPivotException}
 
 """
-    solve_steps!(store, alg, m, u0, ts, ctl, forced, tape) -> Outcome
+    solve_steps!(store, alg, m, u0, ts, ctl, forced, tape, outcome) -> Outcome
 
-Rosenbrock solve of one sample. `store(j, u)` takes output j; `forced` (empty: adaptive) the step ends.
+Solve of one sample by a method whose stages the tape can keep. `store(j, u)` takes output j; `forced` (empty: adaptive) the step ends.
 """
 function solve_steps!(store, alg, m::Model, u0::V, ts::V, ctl::Controls, forced::V, tape::StepTape, outcome::Outcome)
     adaptive = isempty(forced)
@@ -119,7 +119,7 @@ function advance!(store, integrator, m::Model, ts::V, ctl::Controls, tape::StepT
         ctl.keep && keep_step!(tape, integrator, t1, h, n * s, ctl.tape_limit)
         if j <= length(ts) && ts[j] < t1
             copy_stages!(stages, 0, integrator.cache, h)
-            isempty(tab.H) && rhs!(f1, integrator.u, m, t1)
+            needs_slopes(tab) && rhs!(f1, integrator.u, m, t1)
             while j <= length(ts) && ts[j] < t1
                 theta = (ts[j] - t0) / h
                 interpolate!(y, theta, tab, integrator.uprev, integrator.u, stages, h, first_slope(integrator.cache), f1)
@@ -139,8 +139,8 @@ function advance!(store, integrator, m::Model, ts::V, ctl::Controls, tape::StepT
     return outcome
 end
 
-first_slope(cache::RosenbrockCache) = cache.fsalfirst
-first_slope(cache::Rosenbrock23Cache) = cache.fsalfirst
+first_slope(cache) = cache.fsalfirst
+first_slope(cache::Tsit5Cache) = cache.k1
 
 function keep_step!(tape::StepTape, integrator, t1::Float64, h::Float64, stage_size::Int, limit::Int)
     push!(tape.t, t1)

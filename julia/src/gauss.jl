@@ -51,11 +51,11 @@ end
 const BACKWARD = ODEFunction{true,FullSpecialize}(backward_rhs!; jac = backward_jacobian!, tgrad = backward_tgrad!)
 
 """
-    gauss_adjoint!(grad, m, scratch, state, ts, g, ctl) -> (status, time, steps)
+    gauss_adjoint!(grad, alg, m, scratch, state, ts, g, ctl) -> (status, time, steps)
 
-As `discrete_adjoint!`, by a backward solve; `state(y, t)` gives the forward solution.
+As `discrete_adjoint!`, by a backward solve with `alg`; `state(y, t)` gives the forward solution.
 """
-function gauss_adjoint!(grad::V, m::Model, scratch::Model, state, ts::V, g, ctl::Controls)
+function gauss_adjoint!(grad::V, alg, m::Model, scratch::Model, state, ts::V, g, ctl::Controls)
     n = m.n
     b = Backward(scratch, StateFn(state), zeros(n), zeros(n))
     lambda = zeros(n)
@@ -63,7 +63,7 @@ function gauss_adjoint!(grad::V, m::Model, scratch::Model, state, ts::V, g, ctl:
     for j in length(ts):-1:2
         lambda .+= g(j)
         any(!iszero, lambda) || continue
-        status, time, count = backward_segment!(lambda, b, m, ts[j], ts[j-1], ctl)
+        status, time, count = backward_segment!(alg, lambda, b, m, ts[j], ts[j-1], ctl)
         taken += count
         status == SUCCESS || return status, time, taken
     end
@@ -71,10 +71,10 @@ function gauss_adjoint!(grad::V, m::Model, scratch::Model, state, ts::V, g, ctl:
     return SUCCESS, ts[1], taken
 end
 
-function backward_segment!(lambda::V, b::Backward, m::Model, from::Float64, to::Float64, ctl::Controls)
+function backward_segment!(alg, lambda::V, b::Backward, m::Model, from::Float64, to::Float64, ctl::Controls)
     prob = ODEProblem{true,FullSpecialize}(BACKWARD, lambda, (from, to), b)
     atol = fill(ADJOINT_ATOL_SHARE * ctl.rtol * maximum(abs, lambda), length(lambda))
-    integrator = init(prob, Rodas5P(; linsolve = linear_solver(m.n)); abstol = atol, reltol = ctl.rtol,
+    integrator = init(prob, alg; abstol = atol, reltol = ctl.rtol,
                       maxiters = ctl.max_steps, save_everystep = false, save_start = false, save_end = false,
                       dense = false, calck = true, verbose = QUIET)
     l, y, trash = similar(lambda), similar(lambda), similar(lambda)
@@ -99,14 +99,14 @@ function backward_segment!(lambda::V, b::Backward, m::Model, from::Float64, to::
 end
 
 "y(t) of a Rosenbrock solve by the method's interpolant; `a` holds the step at hand."
-function step_state(tape::StepTape, tab::Tableau, m::Model, a::AdjointSpace)
+function step_state(tape::StepTape, tab, m::Model, a::AdjointSpace)
     current = Ref(0)
     return function (y::V, t::Float64)
         step = clamp(searchsortedlast(tape.t, t), 1, steps(tape))
         t0, t1 = tape.t[step], tape.t[step+1]
         if step != current[]
             load_step!(a, tape, tab, step, m) || fill!(a.ks, NaN)
-            if isempty(tab.H)
+            if needs_slopes(tab)
                 rhs!(a.f0, a.u0, m, t0)
                 rhs!(a.fbar1, a.u1, m, t1)
             end

@@ -1,5 +1,32 @@
-# Dense LU in place, without allocation for small matrices: a Rosenbrock step solves with one matrix many
-# times, also transposed.
+# The linear systems of a Rosenbrock step: E = I/(γh) - J, factored once and solved many times, also transposed.
+
+abstract type System end
+
+"No matrix: explicit methods."
+struct NoSystem <: System end
+
+"Dense LU in place, without allocation for small matrices."
+struct DenseSystem <: System
+    J::M
+    E::M
+    pivots::Vector{Int}
+end
+DenseSystem(n::Int) = DenseSystem(zeros(n, n), zeros(n, n), zeros(Int, n))
+
+"Factor E of the step that starts at (u, t), r = 1/(γh). False if it is singular."
+function assemble!(system::DenseSystem, u::V, m::Model, t::Float64, r::Float64)
+    jacobian!(system.J, u, m, t)
+    @inbounds for j in axes(system.J, 2)
+        for i in axes(system.J, 1)
+            system.E[i, j] = -system.J[i, j]
+        end
+        system.E[j, j] += r
+    end
+    return factor!(system.E, system.pivots)
+end
+
+solve!(x, system::DenseSystem) = solve!(x, system.E, system.pivots)
+solve_transposed!(x, system::DenseSystem) = solve_transposed!(x, system.E, system.pivots)
 
 function factor!(A::M, pivots::Vector{Int})
     n = size(A, 1)

@@ -40,9 +40,10 @@ end
     @compile_workload begin
         id = register_program(WORKLOAD, 0, false)
         for method in WORKLOAD_METHODS
-            workload(id, method, is_rosenbrock(method) ? "discrete" : "gauss", 2)
+            workload(id, method, keeps_stages(method) ? "discrete" : "gauss", 2)
         end
         workload(id, "Rodas5P", "gauss", 2)
+        workload(id, "Tsit5", "gauss", 2)
         workload(id, "Rodas5P", "forward", 2)
         workload(id, "Rodas5P", "discrete", 2 * DENSE_GENERIC_LIMIT)
         workload(id, "Rodas5P", "none", 2)

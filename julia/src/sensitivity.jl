@@ -78,7 +78,7 @@ function forward_adjoint!(total::V, m::Model, plan::Plan, tab::Tableau, tape::St
                 tab.A[i, q] == 0 || (Si .+= tab.A[i, q] .* K[q])
             end
             fill!(K[i], 0.0)
-            stage_state!(a.ui, a, tab, i)
+            stage_state!(a.ui, a, tab, i, h)
             derivative_rows!(D, a.ui, m, plan, t0 + tab.c[i] * h, a, nothing, 0.0)
             push_forward!(K[i], D, Si, n)
             copyto!(a.direction, view(a.ks, :, i))
@@ -88,7 +88,7 @@ function forward_adjoint!(total::V, m::Model, plan::Plan, tab::Tableau, tape::St
                 K[i] .+= (tab.C[i, q] / h) .* K[q]
             end
             for column in eachcol(K[i])
-                solve!(column, a.E, a.pivots)
+                solve!(column, a.system)
             end
         end
         copyto!(S1, S0)

@@ -65,6 +65,9 @@ end
     return theta * (1 - theta) * s
 end
 
+"Whether the interpolant needs the right-hand side at both ends."
+needs_slopes(tab::Tableau) = isempty(tab.H)
+
 # Cubic Hermite polynomial: weights of u_n, u_{n+1}, h f_n and h f_{n+1}.
 @inline function hermite(theta::Float64)
     q = theta * (theta - 1)
