@@ -4,6 +4,7 @@ Importing this package starts nothing; Julia is started by the first solve that 
 """
 
 from hybridsam_bridge.config import configure
+from hybridsam_bridge.diagnostics.share import explained_share
 from hybridsam_bridge.errors import (
     BackendCrashed,
     BackendUnavailable,
@@ -18,9 +19,24 @@ from hybridsam_bridge.fields.hybrid import Additive
 from hybridsam_bridge.fields.julia import JuliaField
 from hybridsam_bridge.fields.parameters import Param, ParameterSet, physical_values
 from hybridsam_bridge.fields.roles import neural_parameters, parameter_roles, scientific_parameters
+from hybridsam_bridge.models.initial_value import InitialValueModel
+from hybridsam_bridge.objectives import (
+    DataLoss,
+    FunctionalNorm,
+    Gaussian,
+    Laplace,
+    LogNormal,
+    Orthogonality,
+    Relative,
+    Trajectories,
+    WeightDecay,
+)
 from hybridsam_bridge.optim import ASAM, SAM, LookSAM
 from hybridsam_bridge.problem import Solution, Stats, Status
 from hybridsam_bridge.solve import solve
+from hybridsam_bridge.tasks.base import Task
+from hybridsam_bridge.train.runs import RunFolder
+from hybridsam_bridge.train.trainer import FitResult, Trainer
 
 __version__ = "0.1.0"
 
@@ -30,21 +46,36 @@ __all__ = [
     "Additive",
     "BackendCrashed",
     "BackendUnavailable",
+    "DataLoss",
     "Field",
+    "FitResult",
+    "FunctionalNorm",
+    "Gaussian",
     "HybridSAMError",
+    "InitialValueModel",
     "InvalidInput",
     "JuliaError",
     "JuliaField",
+    "Laplace",
+    "LogNormal",
     "LookSAM",
+    "Orthogonality",
     "Param",
     "ParameterSet",
+    "Relative",
+    "RunFolder",
     "Solution",
     "SolveFailed",
     "Stats",
     "Status",
+    "Task",
+    "Trainer",
+    "Trajectories",
     "UnsupportedOperation",
     "VectorField",
+    "WeightDecay",
     "configure",
+    "explained_share",
     "neural_parameters",
     "parameter_roles",
     "physical_values",

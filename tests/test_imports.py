@@ -21,7 +21,8 @@ LAYERS = [
     {"checks"},
     {"solve"},
     {"optim", "diagnostics", "models", "objectives"},
-    {"train", "data"},
+    {"train"},
+    {"tasks"},
     {"cli", "__main__", "__init__"},
 ]
 # Plain data that lower layers share with the contract of the backends (types only, no behaviour).

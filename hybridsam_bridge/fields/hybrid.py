@@ -79,11 +79,16 @@ class Additive(VectorField):
         """One traced part if all is torch, else the summands apart."""
         if is_torch(self):
             return super().parts(context_shape)
+        science, neural = self.split(context_shape)
+        return (*science, *neural)
+
+    def split(self, context_shape: Shape | None) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
+        """The summands of the science, and those of the network with mask and scale."""
         gain = torch.ones(self.state_shape, dtype=torch.float64)
         if self.mask is not None:
             gain = gain * self.mask
-        neural = self._neural_pairs(context_shape, gain)
-        return (*_pairs(self.science, self.state_shape, context_shape), *neural)
+        science = _pairs(self.science, self.state_shape, context_shape)
+        return science, tuple(self._neural_pairs(context_shape, gain))
 
     def _neural_pairs(self, context_shape: Shape | None, gain: torch.Tensor) -> list[Pair]:
         pairs = _pairs(self.neural, self.state_shape, context_shape)
