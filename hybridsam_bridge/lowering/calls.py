@@ -1,0 +1,172 @@
+"""Calls of the precompiled kernels in kernels.jl."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hybridsam_bridge.lowering.derive import Sink
+from hybridsam_bridge.lowering.ir import Node, dense, layout, split_axes
+from hybridsam_bridge.lowering.scalars import number
+
+if TYPE_CHECKING:
+    from hybridsam_bridge.lowering.emit import Emitter
+
+_MAPS = {"exp": "k_exp!", "tanh": "k_tanh!", "sigmoid": "k_sigmoid!"}
+
+
+class Calls:
+    """Writes one call (or a few) for each kernel node."""
+
+    def __init__(self, emitter: Emitter):
+        self.e = emitter
+
+    def kernel(self, node: Node) -> None:
+        """The statements of one node."""
+        getattr(self, f"_{node.op}")(node)
+
+    def _line(self, text: str) -> None:
+        self.e.lines.append(text)
+
+    def _source(self, arg: Node) -> tuple[str, int, tuple[int, ...]]:
+        base, offset, strides = layout(arg)
+        array, start = self.e.home(base)
+        return array, start + offset, strides
+
+    def _flat(self, arg: Node) -> tuple[str, int]:
+        """Array and offset of an argument whose elements are dense."""
+        array, offset, strides = self._source(arg)
+        if strides != dense(arg.shape):
+            raise AssertionError(f"{arg.shape} with strides {strides} is not dense")
+        return array, offset
+
+    # ---- products ----
+    def _contract(self, node: Node) -> None:
+        batch, m, n = node.shape
+        k = node.args[0].shape[2]
+        (a, a0, sa), (b, b0, sb) = self._source(node.args[0]), self._source(node.args[1])
+        sink = self.e.s.direct.get(node.index)
+        add = "true" if sink else "false"
+        if sink:
+            array, start = self.e.target(sink.target)
+            c, c0 = array, start + sink.offset
+            strides = split_axes(sink.shape, sink.strides, node.shape)
+            if strides is None:
+                raise AssertionError("an output that is not a matrix")
+            sc = strides
+        else:
+            c, c0 = self.e.home(node)
+            sc = dense(node.shape)
+        looped = batch > 1
+        if looped:
+            self._line(f"for b = 0:{batch - 1}")
+
+        def at(offset: int, stride: int) -> str:
+            return f"{offset} + {stride} * b" if looped and stride else str(offset)
+
+        ca, aa, ba = at(c0, sc[0]), at(a0, sa[0]), at(b0, sb[0])
+        if n == 1:
+            self._line(
+                f"k_mv!({c}, {ca}, {sc[1]}, {a}, {aa}, {sa[1]}, {sa[2]}, {b}, {ba}, {sb[1]}, {m}, {k}, {add})"
+            )
+        elif m == 1:
+            self._line(
+                f"k_mv!({c}, {ca}, {sc[2]}, {b}, {ba}, {sb[2]}, {sb[1]}, {a}, {aa}, {sa[2]}, {n}, {k}, {add})"
+            )
+        else:
+            self._line(
+                f"k_mm!({c}, {ca}, {sc[1]}, {sc[2]}, {a}, {aa}, {sa[1]}, {sa[2]}, "
+                f"{b}, {ba}, {sb[1]}, {sb[2]}, {m}, {n}, {k}, {add})"
+            )
+        if looped:
+            self._line("end")
+
+    # ---- along an axis ----
+    def _reduce(self, node: Node) -> None:
+        self._along("k_" + node.attrs[0] + "!", node)
+
+    def _argreduce(self, node: Node) -> None:
+        self._along("k_" + node.attrs[0] + "!", node)
+
+    def _scan(self, node: Node) -> None:
+        self._along("k_cum" + node.attrs[0] + "!", node)
+
+    def _along(self, name: str, node: Node) -> None:
+        x, x0, sx = self._source(node.args[0])
+        y, y0 = self.e.home(node)
+        outer, inner = node.args[0].shape
+        self._line(f"{name}({y}, {y0}, {x}, {x0}, {sx[0]}, {sx[1]}, {outer}, {inner})")
+
+    def _ew(self, node: Node) -> None:
+        x, x0 = self._flat(node.args[0])
+        y, y0 = self.e.home(node)
+        self._line(f"{_MAPS[node.attrs[0]]}({y}, {y0}, {x}, {x0}, {node.size})")
+
+    # ---- rearranging ----
+    def _place(self, node: Node) -> None:
+        y, y0 = self.e.home(node)
+        fill, where = node.attrs
+        if sum(a.size for a in node.args) < node.size:
+            self._line(f"k_fill!({y}, {y0}, {node.size}, {number(fill, 'f')})")
+        for piece, (offset, strides) in zip(node.args, where, strict=True):
+            x, x0, sx = self._source(piece)
+            self._strided("k_copy!", (y, y0 + offset, strides), (x, x0, sx), piece.shape)
+
+    def _strided(
+        self,
+        name: str,
+        to: tuple[str, int, Sequence[int]],
+        source: tuple[str, int, Sequence[int]],
+        shape: Sequence[int],
+    ) -> None:
+        """A copy or sum over at most four axes after merging what is contiguous, else a loop of such."""
+        from hybridsam_bridge.lowering.emit import _collapse, _index
+
+        wide = [i for i, n in enumerate(shape) if n != 1]
+        lengths, (st, ss) = _collapse(
+            [shape[i] for i in wide], [tuple(to[2][i] for i in wide), tuple(source[2][i] for i in wide)]
+        )
+        extra = max(len(lengths) - 4, 0)
+        for axis in range(extra):
+            self._line(f"for i{axis} = 0:{lengths[axis] - 1}")
+        pad = [1] * max(4 - len(lengths), 0)
+        four = pad + lengths[extra:]
+        t4 = [0] * len(pad) + list(st[extra:])
+        s4 = [0] * len(pad) + list(ss[extra:])
+        at = _index(to[1] - 1, st[:extra]), _index(source[1] - 1, ss[:extra])
+        self._line(
+            f"{name}({to[0]}, {at[0]}, {', '.join(map(str, t4))}, {source[0]}, {at[1]}, "
+            f"{', '.join(map(str, s4))}, {', '.join(map(str, four))})"
+        )
+        for _ in range(extra):
+            self._line("end")
+
+    def _gather(self, node: Node) -> None:
+        x, x0, sx = self._source(node.args[0])
+        i, i0, si = self._source(node.args[1])
+        y, y0 = self.e.home(node)
+        rows, count = node.shape
+        step = si[0] if len(si) == 2 else 0
+        self._line(
+            f"k_gather!({y}, {y0}, {x}, {x0}, {sx[0]}, {sx[1]}, {i}, {i0}, {step}, {si[-1]}, "
+            f"{rows}, {count}, {node.args[0].shape[1]})"
+        )
+
+    def _scatter(self, node: Node) -> None:
+        x, x0, sx = self._source(node.args[0])
+        i, i0, si = self._source(node.args[1])
+        y, y0 = self.e.home(node)
+        rows, count = node.args[0].shape
+        step = si[0] if len(si) == 2 else 0
+        self._line(
+            f"k_scatter!({y}, {y0}, {x}, {x0}, {sx[0]}, {sx[1]}, {i}, {i0}, {step}, {si[-1]}, "
+            f"{rows}, {count}, {node.attrs[0]})"
+        )
+
+    # ---- outputs ----
+    def add_to_output(self, sink: Sink) -> None:
+        """Add a result that lies in memory to an output."""
+        array, start = self.e.target(sink.target)
+        x, x0 = self.e.home(sink.node)
+        name = "k_addmatrix!" if sink.target == "J" and array == "J" else "k_add!"
+        self._strided(name, (array, start + sink.offset, sink.strides), (x, x0, dense(sink.shape)), sink.shape)

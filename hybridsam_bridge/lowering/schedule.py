@@ -1,0 +1,209 @@
+"""Decides for one function which tensors live in locals, loops or kernels, in which order, and where in memory.
+
+Work is cut into stages. A loop or kernel of stage s uses what is complete by s, and its results are
+complete at s + 1; elementwise nodes of equal shape whose arguments meet in the same stage share one loop.
+Locals are computed at the stage in which their last argument is complete.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from hybridsam_bridge.lowering.derive import Function, Sink
+from hybridsam_bridge.lowering.ir import Graph, Node, dense, layout, reachable
+
+# Functions worth a precompiled vector kernel of their own: inlined into a loop they cost 10 ms to compile.
+MAPS = frozenset({"exp", "tanh", "sigmoid"})
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much to unroll: tensors up to ``small`` elements, up to ``mixed`` when all arguments are unrolled."""
+
+    small: int
+    mixed: int
+
+
+@dataclass
+class Schedule:
+    """Where and when everything of one function happens. All dicts go by node index."""
+
+    graph: Graph
+    function: Function
+    nodes: list[Node]
+    is_scalar: dict[int, bool]
+    stage: dict[int, int]  # when a loop or kernel runs
+    ready: dict[int, int]  # when a node is complete
+    loops: dict[tuple[int, tuple[int, ...]], list[Node]]
+    kernels: dict[int, list[Node]]
+    stored: set[int]  # loop results that are needed outside their loop
+    spilled: set[int]  # locals that a kernel or loop needs in memory
+    direct: dict[int, Sink]  # products that go straight to an output
+    loop_sinks: dict[tuple[int, tuple[int, ...]], list[Sink]]
+    scalar_sinks: list[Sink]
+    late_sinks: list[Sink]  # kernel results added to an output
+    offsets: dict[int, int] = field(default_factory=dict)
+    workspace: int = 0
+    last: int = 0
+
+
+def squeezed(shape: Sequence[int]) -> tuple[int, ...]:
+    return tuple(n for n in shape if n != 1)
+
+
+def is_map(node: Node) -> bool:
+    return node.op == "ew" and node.attrs[0] in MAPS
+
+
+def aligned(arg: Node) -> bool:
+    """Whether an argument is all of its base in dense order."""
+    base, offset, strides = layout(arg)
+    own = [s for s, n in zip(strides, arg.shape, strict=True) if n > 1]
+    return base.size == arg.size and not offset and tuple(own) == dense(squeezed(arg.shape))
+
+
+def is_point(arg: Node) -> bool:
+    """Whether an argument is one element repeated."""
+    return all(s == 0 for s, n in zip(layout(arg)[2], arg.shape, strict=True) if n > 1)
+
+
+def _unrolled(node: Node, known: dict[int, bool], limits: Limits, graph: Graph) -> bool:
+    bases = [layout(a)[0] for a in node.args]
+    all_known = all(known[b.index] or b.op in ("full", "eye") for b in bases)
+    if node.op in ("input", "const"):
+        return node.op == "input" and node.attrs[0] in ("t", "tau")
+    if node.op in ("full", "eye"):
+        return True
+    if node.op in ("gather", "scatter") and bases[1].op != "const":
+        return False
+    if node.op not in ("ew", "place", "contract", "reduce", "scan", "gather", "scatter"):
+        return False
+    work = node.size
+    if node.op in ("reduce", "scatter"):
+        work = max(work, node.args[0].size)
+    if node.op == "contract":
+        work = max(work, node.size * node.args[0].shape[2] // 4)
+    return work <= (limits.mixed if all_known else limits.small)
+
+
+def schedule(graph: Graph, function: Function, limits: Limits) -> Schedule:
+    """The plan of one function."""
+    roots = [s.node for s in function.sinks]
+    nodes = [node for node in reachable(roots) if node.op != "view"]
+    known: dict[int, bool] = {}
+    for node in nodes:
+        known[node.index] = _unrolled(node, known, limits, graph)
+    s = Schedule(graph, function, nodes, known, {}, {}, {}, {}, set(), set(), {}, {}, [], [])
+    _stages(s)
+    _assign_sinks(s)
+    _memory_needs(s)
+    _allocate(s)
+    return s
+
+
+def _stages(s: Schedule) -> None:
+    for node in s.nodes:
+        i = node.index
+        bases = [layout(a)[0] for a in node.args]
+        arrived = max((s.ready[b.index] for b in bases), default=0)
+        if s.is_scalar[i] or node.op in ("input", "const"):
+            s.ready[i] = arrived
+            continue
+        if node.op == "ew" and not is_map(node):
+            times = [_arrival(s, node, a) for a in node.args]
+            s.stage[i] = max(times, default=0)
+            s.loops.setdefault((s.stage[i], squeezed(node.shape)), []).append(node)
+        else:
+            s.stage[i] = arrived
+            s.kernels.setdefault(arrived, []).append(node)
+        s.ready[i] = s.stage[i] + 1
+    s.last = max(s.ready.values(), default=0)
+
+
+def _arrival(s: Schedule, node: Node, arg: Node) -> int:
+    """When ``node`` could use ``arg``: in the same loop, if that computes it in the same order."""
+    base = layout(arg)[0]
+    same_loop = base.op == "ew" and not is_map(base) and not s.is_scalar[base.index] and aligned(arg)
+    if same_loop and squeezed(base.shape) == squeezed(node.shape):
+        return s.stage[base.index]
+    return s.ready[base.index]
+
+
+def _assign_sinks(s: Schedule) -> None:
+    used = {layout(a)[0].index for node in s.nodes for a in node.args}
+    counts: dict[int, int] = {}
+    for sink in s.function.sinks:
+        counts[sink.node.index] = counts.get(sink.node.index, 0) + 1
+    for sink in s.function.sinks:
+        node = sink.node
+        fits = sink.target != "J" and node.op in ("contract", "conv")
+        if s.is_scalar[node.index]:
+            s.scalar_sinks.append(sink)
+        elif fits and node.index not in used and counts[node.index] == 1:
+            s.direct[node.index] = sink
+        elif node.op == "ew" and not is_map(node) and squeezed(sink.shape) == squeezed(node.shape):
+            s.loop_sinks.setdefault((s.stage[node.index], squeezed(node.shape)), []).append(sink)
+        else:
+            s.late_sinks.append(sink)
+    s.last = max([s.last, *(s.ready[k.node.index] for k in s.late_sinks)])
+
+
+def _memory_needs(s: Schedule) -> None:
+    """Which results of loops are read outside their loop, and which locals must be in memory."""
+    for node in s.nodes:
+        if s.is_scalar[node.index] and node.op not in ("input", "const"):
+            for arg in node.args:
+                base = layout(arg)[0]
+                if not s.is_scalar[base.index]:
+                    s.stored.add(base.index)
+            continue
+        in_loop = node.op == "ew" and not is_map(node)
+        for arg in node.args:
+            base = layout(arg)[0]
+            if s.is_scalar[base.index]:
+                if not in_loop or not (base.op == "full" or is_point(arg)):
+                    s.spilled.add(base.index)
+            elif not (in_loop and _shares_loop(s, node, arg)):
+                s.stored.add(base.index)
+    s.stored |= {sink.node.index for sink in s.late_sinks}
+    s.stored |= {n.index for group in s.kernels.values() for n in group if n.index not in s.direct}
+
+
+def _shares_loop(s: Schedule, node: Node, arg: Node) -> bool:
+    base = layout(arg)[0]
+    if base.op != "ew" or is_map(base) or s.is_scalar[base.index] or not aligned(arg):
+        return False
+    return squeezed(base.shape) == squeezed(node.shape) and s.stage[base.index] == s.stage[node.index]
+
+
+def _allocate(s: Schedule) -> None:
+    """First fit over lifetimes, in whole cache lines."""
+    end: dict[int, int] = {}
+    for node in s.nodes:
+        when = s.stage.get(node.index, s.ready[node.index])
+        for arg in node.args:
+            base = layout(arg)[0].index
+            end[base] = max(end.get(base, 0), when)
+    for sink in s.late_sinks:
+        end[sink.node.index] = max(end.get(sink.node.index, 0), s.ready[sink.node.index])
+    reserved = 2 * s.function.columns  # unit vector and result of a column
+    live: list[tuple[int, int, int]] = []  # offset, size, last stage
+    homes = [n for n in s.nodes if (n.index in s.stored and n.index in s.stage) or n.index in s.spilled]
+    homes.sort(key=lambda n: (s.stage.get(n.index, s.ready[n.index]), n.index))
+    top = reserved
+    for node in homes:
+        start = s.stage.get(node.index, s.ready[node.index])
+        size = 8 * math.ceil(max(node.size, 1) / 8)
+        live = sorted(item for item in live if item[2] >= start)
+        at = reserved
+        for offset, length, _ in live:
+            if at + size <= offset:
+                break
+            at = max(at, offset + length)
+        s.offsets[node.index] = at
+        # A spilled local may be read until its last reader; a result at least to the end of its stage.
+        live.append((at, size, max(end.get(node.index, start), start)))
+        top = max(top, at + size)
+    s.workspace = top

@@ -1,0 +1,281 @@
+"""Runs a right-hand side and torch's own derivatives of it once, and records the operators as nodes.
+
+One joint run gives everything: f, the pull-back of v (reverse mode), and the pull-back of (tau, d) through
+that (reverse over reverse), which is the gradient of v . (f_u d + f_t tau) for u, c, p and, for v, the
+directional derivative f_u d + f_t tau itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from hybridsam_bridge.errors import HybridSAMError, UnsupportedOperation
+from hybridsam_bridge.fields.plan import TorchPart
+from hybridsam_bridge.lowering import operators, registry
+from hybridsam_bridge.lowering.ir import Graph, Node
+
+_TORCH = str(Path(torch.__file__).parent)
+_HERE = str(Path(__file__).parent)
+_PLAN = str(Path(__file__).parent.parent / "fields" / "plan.py")
+
+operators.load()
+
+
+@dataclass(frozen=True)
+class Traced:
+    """The joint graph of one part. Each p list has one node a parameter.
+
+    ``f``, ``jd`` (n,); ``gt`` (), ``gu``, ``gc``, ``gp``: pull-back of v; ``hu``, ``hc``, ``hp``: gradient of
+    v . (f_u d + f_t tau). ``v``, ``d``, ``tau``, ``t``, ``c`` are the inputs themselves.
+    """
+
+    graph: Graph
+    inputs: dict[str, Node]
+    f: Node
+    jd: Node
+    gt: Node
+    gu: Node
+    gc: Node
+    gp: list[Node]
+    hu: Node
+    hc: Node
+    hp: list[Node]
+
+
+@dataclass
+class _Place:
+    """Where in the user's code the run is, for messages."""
+
+    forward: dict[str, str] = field(default_factory=dict)  # operator -> file:line of its last use
+
+    def of(self, name: str) -> str:
+        found = _user_line()
+        if found is not None:
+            self.forward[name] = found
+            return found
+        stem = name.removesuffix("_data").removesuffix("_backward").removesuffix("_double")
+        for known, line in self.forward.items():
+            if known == stem or known.startswith(stem):
+                return f"{line} (in its derivative)"
+        return "in the derivatives of the right-hand side"
+
+
+def _user_line() -> str | None:
+    frame: FrameType | None = sys._getframe(1)
+    first_outside = None
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file == _PLAN:
+            return first_outside
+        if frame.f_code is _derive.__code__:
+            return first_outside
+        if first_outside is None and not file.startswith((_TORCH, _HERE)) and not file.startswith("<"):
+            first_outside = f"{file}:{frame.f_lineno}"
+        frame = frame.f_back
+    return None
+
+
+class _Mutates(Exception):
+    """The code writes in place: torch has to rewrite it (functionalize), which costs it a second of imports."""
+
+
+class Symbol(torch.Tensor):
+    """A tensor that stands for a node. It has no storage, so that nothing can read numbers out of it unseen."""
+
+    node: Node
+    value: torch.Tensor  # example numbers, for shapes and dtypes
+
+    @staticmethod
+    def make(node: Node, value: torch.Tensor, requires_grad: bool = False) -> Symbol:
+        if node.shape != tuple(value.shape):
+            raise AssertionError(f"{node.op}: traced shape {node.shape}, torch has {tuple(value.shape)}")
+        made: Symbol = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+            Symbol, value.shape, dtype=value.dtype, requires_grad=requires_grad
+        )
+        made.node, made.value = node, value
+        return made
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        with torch._C.DisableTorchFunctionSubclass():
+            rewrite = _VECTOR_PRODUCTS.get(func)
+            if rewrite is not None:
+                return rewrite(*args, **kwargs)
+            return func(*args, **kwargs)
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise AssertionError("a symbol was used outside its recorder")
+
+
+# torch computes these products of a vector with an operator in place; spelled as a matrix-vector product they
+# need no rewriting by functionalize.
+def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    if x.dim() != 1 or weight.dim() != 2:
+        return torch.nn.functional.linear(x, weight, bias)
+    product = torch.mv(weight, x)
+    return product if bias is None else product + bias
+
+
+def _matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    if isinstance(b, torch.Tensor) and a.dim() == 1 and b.dim() == 2:
+        return torch.mv(b.t(), a)
+    return torch.matmul(a, b)
+
+
+_VECTOR_PRODUCTS: dict[Any, Callable[..., torch.Tensor]] = {
+    torch.nn.functional.linear: _linear,
+    torch.matmul: _matmul,
+    torch.Tensor.matmul: _matmul,
+    torch.Tensor.__matmul__: _matmul,
+}
+
+
+class Recorder(TorchDispatchMode):
+    """Builds nodes for every operator that torch dispatches while it is active."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports its compiler (1.5 s) to keep it away from this mode
+
+    def __init__(self, graph: Graph, pure: bool):
+        super().__init__()
+        self.graph = graph
+        self.pure = pure
+        self.place = _Place()
+        self._constants: dict[tuple[Any, ...], tuple[torch.Tensor, Node]] = {}
+
+    def node(self, tensor: torch.Tensor) -> Node:
+        """The node of a tensor; a tensor that nothing recorded made is a constant."""
+        if isinstance(tensor, Symbol):
+            return tensor.node
+        if tensor.is_complex() or tensor.layout is not torch.strided:
+            raise UnsupportedOperation("complex and sparse tensors have no translation to Julia; use real dense ones.")
+        key = (tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype)
+        if key not in self._constants:
+            made = self.graph.const(tensor.detach().to("cpu", torch.float64).numpy(), registry.kind_of(tensor.dtype))
+            self._constants[key] = (tensor, made)
+        return self._constants[key][1]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = registry.operator_name(func)
+        symbols = [a for a in pytree.tree_leaves((args, kwargs)) if isinstance(a, Symbol)]
+        if func._schema.is_mutable and self.pure and symbols:
+            raise _Mutates
+        structural = all(s.node.literal is not None for s in symbols)
+        where = self.place.of(name)
+        if name in registry.COMPOSITES and not structural:
+            with self:
+                return registry.COMPOSITES[name](*args, **kwargs)
+        handler = registry.ENTRIES.get(name)
+        random = torch.Tag.nondeterministic_seeded in func.tags
+        plain_args, plain_kwargs = pytree.tree_map(_value, (args, kwargs))
+        if handler is None or random or (not symbols and name not in registry.LITERALS):
+            if structural and not random:
+                return func(*plain_args, **plain_kwargs)  # constants all the way
+            raise registry.unsupported(func, where, name)
+        out = func(*plain_args, **plain_kwargs)
+        return self._record(handler, where, func, out, args, kwargs)
+
+    def _record(self, handler: Any, where: str, func: Any, out: Any, args: Any, kwargs: Any) -> Any:
+        def swap(value: Any) -> Any:
+            return self.node(value) if isinstance(value, torch.Tensor) else value
+
+        try:
+            made = handler(self.graph, out, *pytree.tree_map(swap, args), **pytree.tree_map(swap, kwargs))
+        except registry.Refused as refused:
+            raise UnsupportedOperation(
+                f'{where}: {func}: {refused} Rewrite it, or solve with backend="torch" or backend="scipy", '
+                "which run any torch code."
+            ) from None
+        if isinstance(out, torch.Tensor):
+            return Symbol.make(made, out)
+        pairs = [n if n is None or t is None else Symbol.make(n, t) for t, n in zip(out, made, strict=True)]
+        return pairs if isinstance(out, list) else tuple(pairs)
+
+
+def _value(item: Any) -> Any:
+    return item.value if isinstance(item, Symbol) else item
+
+
+def _derive(part: TorchPart, fn: Callable[..., Any], x: dict[str, Any], params: Sequence[Any]) -> tuple[Any, ...]:
+    """f, its pull-back of v, and the pull-back of (tau, d) through that; None where a result is zero."""
+    f = fn(x["t"], x["u"], x["c"], params).to(torch.float64)
+    points = [x["t"], x["u"], x["c"], *params]
+    first = _pull([f], points, [x["v"]])
+    second = _pull([first[0], first[1]], [*points, x["v"]], [x["tau"], x["d"]])
+    return f, first, second
+
+
+def _pull(outputs: Sequence[Any], inputs: Sequence[Any], cotangents: Sequence[Any]) -> Sequence[Any]:
+    pairs = [(o, c) for o, c in zip(outputs, cotangents, strict=True) if o is not None and o.requires_grad]
+    if not pairs:
+        return [None] * len(inputs)
+    # Contracted to one number: autograd checks given cotangents with SymPy, whose import takes half a second.
+    total = sum((o * c).sum() for o, c in pairs)
+    return torch.autograd.grad(total, inputs, create_graph=True, allow_unused=True)
+
+
+def trace(part: TorchPart, n: int, nc: int) -> Traced:
+    """Record ``part`` for a state of ``n`` and a context of ``nc`` numbers.
+
+    Raises ``UnsupportedOperation`` naming the operator and the user's line.
+    """
+    try:
+        return _record(part, n, nc, pure=True)
+    except _Mutates:
+        return _record(part, n, nc, pure=False)
+
+
+def _record(part: TorchPart, n: int, nc: int, pure: bool) -> Traced:
+    graph = Graph()
+    recorder = Recorder(graph, pure)
+
+    def symbol(name: str, shape: tuple[int, ...], offset: int = 0) -> Symbol:
+        # One half is as good as any number: it keeps logarithms, roots and divisions finite while tracing.
+        example = torch.full(shape, 0.5, dtype=torch.float64)
+        return Symbol.make(graph.input(name, shape, offset), example, requires_grad=True)
+
+    x = {name: symbol(name, (n,)) for name in ("u", "v", "d")}
+    x |= {"t": symbol("t", ()), "tau": symbol("tau", ()), "c": symbol("c", (nc,))}
+    params, offset = [], 0
+    for spec in part.parameters:
+        params.append(symbol("p", spec.shape, offset))
+        offset += spec.size
+    fn = part.fn if pure else torch.func.functionalize(part.fn, remove="mutations_and_views")
+    try:
+        with torch.enable_grad(), recorder:
+            f, first, second = _derive(part, fn, x, params)
+    except (HybridSAMError, _Mutates):
+        raise
+    except (RuntimeError, TypeError) as error:
+        raise _explained(error, part) from error
+    zeros = [graph.full(0.0, p.shape) for p in (x["t"], x["u"], x["c"], *params, x["v"])]
+    gt, gu, gc, *gp = [z if g is None else recorder.node(g) for g, z in zip(first, zeros, strict=False)]
+    _, hu, hc, *hp, jd = [z if g is None else recorder.node(g) for g, z in zip(second, zeros, strict=True)]
+    inputs = {name: s.node for name, s in x.items()}
+    return Traced(graph, inputs, recorder.node(f), jd, gt, gu, gc, gp, hu, hc, hp)
+
+
+def _explained(error: Exception, part: TorchPart) -> Exception:
+    """torch's refusals to let a symbol's numbers out, with advice; other errors as they are."""
+    text = str(error)
+    marks = ("tensor subclass", "data pointer", "storage", "functorch", "numpy()", "setup_context", "vmap")
+    if any(mark in text for mark in marks):
+        return UnsupportedOperation(
+            f"{part.name}: the right-hand side leaves torch ({text.splitlines()[0]}). Keep to tensor operators "
+            'without .numpy(), .tolist(), .data or custom autograd functions, or solve with backend="torch" or '
+            'backend="scipy".'
+        )
+    return error
