@@ -92,13 +92,11 @@ is_linear_failure(error) = error isa Union{SingularException,LAPACKException,Zer
 Solve of one sample by a method whose stages the tape can keep. `store(j, u)` takes output j; `forced` (empty: adaptive) the step ends.
 """
 function solve_steps!(store, alg, m::Model, u0::V, ts::V, ctl::Controls, forced::V, tape::StepTape, outcome::Outcome)
-    adaptive = isempty(forced)
     prob = ODEProblem{true,FullSpecialize}(RHS, u0, (ts[1], ts[end]), m)
-    stops = adaptive ? V() : forced
-    dt = adaptive ? 0.0 : ts[end] - ts[1]
-    integrator = init(prob, alg; abstol = ctl.atol, reltol = ctl.rtol, maxiters = ctl.max_steps, adaptive, dt,
-                      tstops = stops, save_everystep = false, save_start = false, save_end = false, dense = false,
-                      calck = false, verbose = QUIET)
+    common = (; abstol = ctl.atol, reltol = ctl.rtol, maxiters = ctl.max_steps, save_everystep = false,
+              save_start = false, save_end = false, dense = false, calck = false, verbose = QUIET)
+    integrator = isempty(forced) ? init(prob, alg; common...) :
+                 init(prob, alg; common..., adaptive = false, dt = ts[end] - ts[1], tstops = forced)
     return advance!(store, integrator, m, ts, ctl, tape, outcome)
 end
 
