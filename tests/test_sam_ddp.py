@@ -44,7 +44,7 @@ def _worker(rank, folder):
 
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="torch was built without gloo")
 def test_two_processes_equal_one_on_the_global_batch(tmp_path):
-    torch.multiprocessing.spawn(_worker, args=(str(tmp_path),), nprocs=2)
+    torch.multiprocessing.start_processes(_worker, args=(str(tmp_path),), nprocs=2, start_method="forkserver")
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     model = _model()
     _train(model, _data())

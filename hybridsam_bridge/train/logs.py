@@ -109,6 +109,6 @@ def _scalars(model: nn.Module) -> dict[str, float]:
     """Declared parameters in physical units, arrays element by element."""
     out: dict[str, float] = {}
     for name, (value, _) in physical_values(model).items():
-        flat = torch.as_tensor(value).reshape(-1).tolist()
+        flat = torch.as_tensor(value, dtype=torch.float64).reshape(-1).tolist()
         out.update({name: flat[0]} if len(flat) == 1 else {f"{name}[{i}]": v for i, v in enumerate(flat)})
     return out
