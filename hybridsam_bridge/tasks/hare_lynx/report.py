@@ -60,7 +60,7 @@ def _draw(path: Any, task: Task, ts: torch.Tensor, hybrid: torch.Tensor, alone: 
 
     figure = Figure(figsize=(9, 7), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(3, 1, sharex=True, height_ratios=(2, 2, 1.2))
+    axes = figure.subplots(3, 1, sharex=True, height_ratios=(2, 2, 1.5))
     years = 1900 + ts
     for i, (name, colour) in enumerate(zip(SPECIES, COLOURS, strict=True)):
         axes[i].plot(1900 + task.data.ts, task.data.y[0, :, i], "o", color="black", label="pelts", markersize=4)
@@ -68,9 +68,10 @@ def _draw(path: Any, task: Task, ts: torch.Tensor, hybrid: torch.Tensor, alone: 
         axes[i].plot(years, hybrid[:, i], color=colour, label="hybrid")
         axes[i].set_ylabel(f"{name} (thousand)")
         axes[i].legend(loc="upper right", frameon=False)
-        axes[2].plot(years, share.over_time[:, i], color=colour, label=f"{name}: {float(share.total[i]):.0%} in all")
-    axes[2].set_ylim(0, 1)
-    axes[2].set_ylabel("network's share\nof the growth")
+        axes[2].plot(years, share.science[:, i] / hybrid[:, i], "--", color=colour, linewidth=1)
+        label = f"{name}: network {float(share.total[i]):.1%} of the whole"
+        axes[2].plot(years, share.neural[:, i] / hybrid[:, i], color=colour, label=label)
+    axes[2].set_ylabel("growth rate (1/year)\ndashed: science\nsolid: network")
     axes[2].set_xlabel("year")
     axes[2].legend(loc="upper right", frameon=False)
     figure.savefig(path, dpi=120)
