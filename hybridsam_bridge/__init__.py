@@ -3,6 +3,7 @@
 Importing this package starts nothing; Julia is started by the first solve that needs it.
 """
 
+from hybridsam_bridge import pde
 from hybridsam_bridge.config import configure
 from hybridsam_bridge.diagnostics.share import explained_share
 from hybridsam_bridge.errors import (
@@ -19,6 +20,7 @@ from hybridsam_bridge.fields.hybrid import Additive
 from hybridsam_bridge.fields.julia import JuliaField
 from hybridsam_bridge.fields.parameters import Param, ParameterSet, physical_values
 from hybridsam_bridge.fields.roles import neural_parameters, parameter_roles, scientific_parameters
+from hybridsam_bridge.fields.signals import SampledSignal
 from hybridsam_bridge.models.initial_value import InitialValueModel
 from hybridsam_bridge.objectives import (
     DataLoss,
@@ -64,6 +66,7 @@ __all__ = [
     "ParameterSet",
     "Relative",
     "RunFolder",
+    "SampledSignal",
     "Solution",
     "SolveFailed",
     "Stats",
@@ -78,6 +81,7 @@ __all__ = [
     "explained_share",
     "neural_parameters",
     "parameter_roles",
+    "pde",
     "physical_values",
     "scientific_parameters",
     "solve",

@@ -15,7 +15,7 @@ ROOT = Path(hybridsam_bridge.__file__).parent
 LAYERS = [
     {"errors", "log"},
     {"problem", "methods", "config"},
-    {"fields"},
+    {"fields", "pde"},
     {"lowering"},
     {"backends"},
     {"checks"},

@@ -10,6 +10,7 @@ from torch import nn
 
 from hybridsam_bridge.errors import InvalidInput
 from hybridsam_bridge.fields.plan import ParameterSpec, Part, Plan, Shape, TorchPart, module_call
+from hybridsam_bridge.pde.grid import Grid
 
 
 class Field(nn.Module):
@@ -112,6 +113,8 @@ def _fingerprint(module: nn.Module) -> tuple[Any, ...]:
                 marks.append((key, tuple(value)))
             elif isinstance(value, torch.Tensor):
                 marks.append((key, id(value), value._version))
+            elif isinstance(value, Grid):
+                marks.append((key, value))
         marks.extend((key, tuple(p.shape)) for key, p in sub._parameters.items() if p is not None)
         marks.extend((key, id(b), b._version) for key, b in sub._buffers.items() if b is not None)
     return tuple(marks)
