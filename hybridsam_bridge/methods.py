@@ -32,7 +32,7 @@ class Method:
 def _table() -> dict[str, Method]:
     rows = [
         ("rosenbrock", "julia torch", {"Rodas5P": 5, "Rodas4P": 4, "Rosenbrock23": 2}),
-        ("rosenbrock", "julia torch", {"Rodas4": 4, "Rodas3": 3}),
+        ("rosenbrock", "julia torch", {"Rodas4": 4}),
         (
             "rosenbrock",
             "julia",

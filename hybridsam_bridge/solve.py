@@ -101,10 +101,10 @@ def solve(
         f=forward.f.reshape(batch),
         jac=forward.jac.reshape(batch),
         seconds=forward.seconds,
-        method=choice.method,
+        method=forward.extra.pop("method", choice.method),
         adjoint=options.adjoint,
         backend=engine.name,
-        why=" ".join(part for part in (why, choice.why) if part),
+        why=" ".join(part for part in (why, choice.why, forward.extra.pop("why", "")) if part),
         tape_bytes=0 if forward.tape is None else forward.tape.nbytes,
         extra=forward.extra,
     )

@@ -304,9 +304,10 @@ class BackendContract:
         assert 0 < info.value.time < 40
 
     def test_time_limit(self):
-        self.solve(Oregonator(), f64(1, 2, 3), f64(0, 1))  # compiled or traced before the clock runs
+        field = Oregonator()
+        self.solve(field, f64(1, 2, 3), f64(0, 1))  # compiled or traced before the clock runs
         with pytest.raises(hsb.SolveFailed) as info:
-            self.solve(Oregonator(), f64(1, 2, 3), f64(0, 1e9), rtol=1e-9, max_steps=10**9, time_limit=0.5)
+            self.solve(field, f64(1, 2, 3), f64(0, 1e9), rtol=1e-9, max_steps=10**9, time_limit=0.5)
         assert info.value.status == hsb.Status.TIME_LIMIT
 
     def test_methods_it_lacks(self):

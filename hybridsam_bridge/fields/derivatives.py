@@ -69,12 +69,10 @@ def state_vjp(plan: Plan) -> Callable[..., torch.Tensor]:
 def depends_on_time(plan: Plan) -> bool:
     """Whether f's graph uses t at all, found by reverse mode on a probe point."""
     if "depends_on_time" not in plan.memo:
-        t = torch.zeros((), dtype=torch.float64, requires_grad=True)
-        y, c = torch.ones(plan.n, dtype=torch.float64), torch.ones(plan.nc, dtype=torch.float64)
-        p = torch.ones(plan.n_params, dtype=torch.float64)
-        with torch.enable_grad():
-            dy = rhs(plan)(t, y, c, split_all(plan, p))
-        plan.memo["depends_on_time"] = bool(
-            dy.requires_grad and torch.autograd.grad(dy.sum(), t, allow_unused=True)[0] is not None
-        )
+        with torch.inference_mode(False), torch.enable_grad():
+            t = torch.zeros((), dtype=torch.float64, requires_grad=True)
+            y, c = torch.ones(plan.n, dtype=torch.float64), torch.ones(plan.nc, dtype=torch.float64)
+            dy = rhs(plan)(t, y, c, split_all(plan, torch.ones(plan.n_params, dtype=torch.float64)))
+            used = dy.requires_grad and torch.autograd.grad(dy.sum(), t, allow_unused=True)[0] is not None
+        plan.memo["depends_on_time"] = used
     return plan.memo["depends_on_time"]

@@ -72,10 +72,10 @@ def _graph(fn: Callable[..., Any], varying: Sequence[torch.Tensor], fixed: Seque
         return fn(*args[: len(varying)], list(args[len(varying) :]))
 
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about what the tracer does, not the user
             functional = torch.func.functionalize(flat, remove="mutations")
-            module = make_fx(functional)(*varying, *[x.detach() for x in fixed])
+            module = make_fx(functional)(*[x.clone() for x in varying], *[x.detach().clone() for x in fixed])
     except Exception as error:
         raise NotTraceable(str(error)) from error
     module.graph.eliminate_dead_code()

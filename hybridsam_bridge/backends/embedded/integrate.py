@@ -1,0 +1,225 @@
+"""The forward solve of a batch: adaptive or forced steps, every sample with its own."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from hybridsam_bridge.backends.base import Options
+from hybridsam_bridge.backends.embedded.control import Controller, error_norm, initial_step
+from hybridsam_bridge.backends.embedded.record import Record
+from hybridsam_bridge.backends.embedded.stepper import Stepper
+from hybridsam_bridge.problem import Status
+
+Tensor = torch.Tensor
+
+_STIFF_LIMIT = 3.25  # h |λ| beyond which Tsit5 is held by stability, not by accuracy (Hairer and Wanner IV.2)
+_STIFF_STEPS = 15  # so many in a row, and the problem is called stiff
+
+
+@dataclass
+class Progress:
+    """Where every sample of the batch stands; tensors (B,)."""
+
+    status: Tensor
+    reached: Tensor
+    steps: Tensor
+    rejected: Tensor
+    attempts: int = 0
+    stiff: bool = False  # an explicit method found the problem stiff and stopped
+    times: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # (samples, times) of accepted steps
+
+
+class _Rows:
+    """The samples still running, one row each."""
+
+    def __init__(self, sample: Tensor, t: Tensor, u: Tensor, c: Tensor, h: Tensor):
+        self.sample, self.t, self.u, self.c, self.h = sample, t, u, c, h
+        self.error = torch.full_like(t, 1e-4)
+        self.count = torch.zeros_like(sample)
+        self.output = torch.ones_like(sample)  # index of the next output time
+        self.stiff = torch.zeros_like(sample)
+        self.finite = torch.ones_like(sample, dtype=torch.bool)  # the last error estimate was finite
+
+    def keep(self, index: Tensor) -> None:
+        for name, value in vars(self).items():
+            setattr(self, name, value[index])
+
+
+def integrate(
+    stepper: Stepper,
+    y0: Tensor,
+    ts: Tensor,
+    context: Tensor,
+    options: Options,
+    record: Record,
+    deadline: float | None,
+    watch: bool,
+) -> Progress:
+    """Step every sample of y0 (B, n) from ts[0] to ts[-1], writing accepted steps to ``record``.
+
+    ``deadline`` is on the clock of ``time.perf_counter``. With ``watch`` an explicit method stops, and sets
+    ``Progress.stiff``, when stability and not accuracy limits its steps.
+    """
+    size, device = len(y0), y0.device
+    progress = Progress(
+        status=torch.full((size,), int(Status.NOT_RUN), device=device),
+        reached=ts[0].expand(size).clone(),
+        steps=torch.zeros(size, dtype=torch.int64, device=device),
+        rejected=torch.zeros(size, dtype=torch.int64, device=device),
+    )
+    if options.steps is not None:
+        _forced(stepper, y0, ts, context, options, record, progress)
+    else:
+        _Adaptive(stepper, ts, options, record, progress, deadline, watch).run(y0, context)
+    return progress
+
+
+class _Adaptive:
+    def __init__(
+        self,
+        stepper: Stepper,
+        ts: Tensor,
+        options: Options,
+        record: Record,
+        progress: Progress,
+        deadline: float | None,
+        watch: bool,
+    ):
+        self.stepper, self.ts, self.options, self.record, self.progress = stepper, ts, options, record, progress
+        self.controller = Controller(stepper.tableau)
+        self.atol = torch.from_numpy(options.atol).to(ts.device)
+        self.end = float(ts[-1])
+        self.deadline, self.watch = deadline, watch
+
+    def run(self, y0: Tensor, context: Tensor) -> None:
+        size = len(y0)
+        t = self.ts[:1].expand(size).contiguous()
+        h, f = initial_step(
+            self.stepper.functions,
+            self.stepper.tableau,
+            t,
+            y0,
+            context,
+            self.end - float(self.ts[0]),
+            self.options.rtol,
+            self.atol,
+        )
+        rows = _Rows(torch.arange(size, device=y0.device), t, y0, context, h)
+        sound = torch.isfinite(f).all(1)
+        if not bool(sound.all()):
+            self._stop(rows, ~sound, Status.NON_FINITE)
+        while len(rows.sample):
+            if self.deadline is not None and time.perf_counter() > self.deadline:
+                self._stop(rows, torch.ones_like(rows.sample, dtype=torch.bool), Status.TIME_LIMIT)
+                return
+            self._advance(rows)
+            if self.progress.stiff:
+                return
+
+    def _advance(self, rows: _Rows) -> None:
+        options, stepper = self.options, self.stepper
+        self.progress.attempts += 1
+        last = rows.t + rows.h >= self.end - 1e-12 * rows.h  # a sliver is not left for a step of its own
+        h = torch.where(last, self.end - rows.t, rows.h)
+        new, estimate, ks = stepper.attempt(rows.t, rows.u, h, rows.c)
+        error = error_norm(estimate, rows.u, new, options.rtol, self.atol)
+        accept = error <= 1
+        arrived = torch.where(last, self.end, rows.t + h)
+        if self.watch:
+            self._watch(rows, h, new, ks, accept)
+        shorter, smaller = self.controller.factors(error, rows.error)
+        outputs = torch.searchsorted(self.ts, arrived, right=True)
+        if bool(accept.all()):
+            self.record.add(rows.sample, rows.t, h, rows.u, ks, rows.output, outputs)
+            rows.t, rows.u, rows.output, rows.error = arrived, new, outputs, self.controller.remember(error)
+            rows.h = h / shorter
+        else:
+            index = accept.nonzero()[:, 0]
+            if len(index):
+                self.record.add(
+                    *(x[index] for x in (rows.sample, rows.t, h, rows.u)),
+                    ks[:, index],
+                    rows.output[index],
+                    outputs[index],
+                )
+            rows.t = torch.where(accept, arrived, rows.t)
+            rows.u = torch.where(accept[:, None], new, rows.u)
+            rows.output = torch.where(accept, outputs, rows.output)
+            rows.error = torch.where(accept, self.controller.remember(error), rows.error)
+            rows.h = h / torch.where(accept, shorter, smaller)
+            self.progress.rejected[rows.sample] += (~accept).long()
+            rows.finite = torch.isfinite(error)
+        rows.count += 1
+        self._retire(rows, accept & last)
+
+    def _watch(self, rows: _Rows, h: Tensor, new: Tensor, ks: Tensor, accept: Tensor) -> None:
+        """Hairer and Wanner's test: |k_7 - k_6| / |u_7 - u_6| estimates h |λ|."""
+        tab = self.stepper.tableau
+        sixth = rows.u + torch.mm(self.stepper._mix[5], ks[:5].view(5, -1)).view(rows.u.shape)
+        scale = 1 / (self.atol + self.options.rtol * new.abs())
+        slope = ((ks[tab.stages - 1] - ks[tab.stages - 2]) * scale).square().sum(1)
+        gap = ((new - sixth) * scale).square().sum(1)
+        stiff = accept & (slope > _STIFF_LIMIT**2 * gap)
+        rows.stiff = torch.where(stiff, rows.stiff + 1, torch.where(accept, 0, rows.stiff))
+        self.progress.stiff = bool((rows.stiff >= _STIFF_STEPS).any())
+
+    def _retire(self, rows: _Rows, done: Tensor) -> None:
+        """Take out of the batch who arrived or failed."""
+        tiny = rows.h <= 16 * torch.finfo(rows.t.dtype).eps * rows.t.abs()
+        stuck = (tiny | ~torch.isfinite(rows.h) | (rows.h < torch.finfo(rows.t.dtype).tiny)) & ~done
+        spent = (rows.count >= self.options.max_steps) & ~done
+        if not bool((done | stuck | spent).any()):
+            return
+        if bool(done.any()):
+            self._settle(rows, done, Status.SUCCESS)
+        bad = stuck & ~rows.finite
+        if bool(bad.any()):
+            self._settle(rows, bad, Status.NON_FINITE)
+        self._settle(rows, stuck & rows.finite, Status.STEP_TOO_SMALL)
+        self._settle(rows, spent & ~stuck, Status.MAX_STEPS)
+        rows.keep((~(done | stuck | spent)).nonzero()[:, 0])
+
+    def _stop(self, rows: _Rows, which: Tensor, status: Status) -> None:
+        self._settle(rows, which, status)
+        rows.keep((~which).nonzero()[:, 0])
+
+    def _settle(self, rows: _Rows, which: Tensor, status: Status) -> None:
+        sample = rows.sample[which]
+        self.progress.status[sample] = int(status)
+        self.progress.reached[sample] = rows.t[which]
+        self.progress.steps[sample] = rows.count[which] - self.progress.rejected[sample]
+
+
+def _forced(
+    stepper: Stepper, y0: Tensor, ts: Tensor, context: Tensor, options: Options, record: Record, progress: Progress
+) -> None:
+    """The steps that the caller gave, sample by sample, no error control."""
+    assert options.steps is not None
+    counts = np.array([len(times) - 1 for times in options.steps])
+    grid = np.full((len(counts), counts.max() + 1), np.inf)
+    for row, times in zip(grid, options.steps, strict=True):
+        row[: len(times)] = times
+    times = torch.from_numpy(grid).to(y0.device)
+    left = torch.from_numpy(counts).to(y0.device)
+    u, output = y0, torch.ones_like(left)
+    alive = torch.ones_like(left, dtype=torch.bool)
+    for k in range(int(counts.max())):
+        index = ((left > k) & alive).nonzero()[:, 0]
+        if not len(index):
+            break
+        t, h = times[index, k], times[index, k + 1] - times[index, k]
+        new, _, ks = stepper.attempt(t, u[index], h, context[index])
+        progress.attempts += 1
+        outputs = torch.searchsorted(ts, times[index, k + 1].contiguous(), right=True)
+        record.add(index, t, h, u[index], ks, output[index], outputs)
+        sound = torch.isfinite(new).all(1)
+        u = u.index_copy(0, index, new)
+        output[index] = outputs
+        progress.steps[index] += sound.long()
+        progress.reached[index] = torch.where(sound, times[index, k + 1], t)
+        alive[index] = sound
+    progress.status[:] = torch.where(alive, int(Status.SUCCESS), int(Status.NON_FINITE))
