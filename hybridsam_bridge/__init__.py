@@ -21,6 +21,7 @@ from hybridsam_bridge.fields.julia import JuliaField
 from hybridsam_bridge.fields.parameters import Param, ParameterSet, physical_values
 from hybridsam_bridge.fields.roles import neural_parameters, parameter_roles, scientific_parameters
 from hybridsam_bridge.fields.signals import SampledSignal
+from hybridsam_bridge.models.forms import Composed, OutputCorrected, ParameterEncoder
 from hybridsam_bridge.models.initial_value import InitialValueModel
 from hybridsam_bridge.objectives import (
     DataLoss,
@@ -48,6 +49,7 @@ __all__ = [
     "Additive",
     "BackendCrashed",
     "BackendUnavailable",
+    "Composed",
     "DataLoss",
     "Field",
     "FitResult",
@@ -62,7 +64,9 @@ __all__ = [
     "LogNormal",
     "LookSAM",
     "Orthogonality",
+    "OutputCorrected",
     "Param",
+    "ParameterEncoder",
     "ParameterSet",
     "Relative",
     "RunFolder",

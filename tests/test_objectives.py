@@ -70,13 +70,9 @@ def holed():
     return hsb.Trajectories(torch.tensor([0.0, 1.0]).double(), y)
 
 
-def batch_of(data):
-    return data.collate([data[i] for i in range(len(data))])
-
-
 def test_missing_values_do_not_count():
     model = Constant()
-    loss = hsb.DataLoss(hsb.Gaussian(1.0))(model, batch_of(holed()))
+    loss = hsb.DataLoss(hsb.Gaussian(1.0))(model, holed().whole())
     loss.backward()
     per_sample = [(4 + 1) / 4, 1 / 2, (4 + 9) / 4]  # halved squares of 2 - {0, 1}, {3}, {4, 5}
     assert loss.item() == pytest.approx(np.mean(per_sample) + 0.5 * math.log(2 * math.pi), rel=1e-14)
@@ -87,7 +83,7 @@ def test_failed_samples_are_left_out_and_poison_nothing():
     model = Constant(failed=[1])
     noise = hsb.Gaussian(1.0, fitted=True)
     loss_fn = hsb.DataLoss(noise)
-    loss = loss_fn(model, batch_of(holed()))
+    loss = loss_fn(model, holed().whole())
     loss.backward()
     assert loss_fn.dropped == 1
     assert loss.item() == pytest.approx((5 / 4 + 13 / 4) / 2 + 0.5 * math.log(2 * math.pi), rel=1e-14)
@@ -96,7 +92,7 @@ def test_failed_samples_are_left_out_and_poison_nothing():
 
 
 def test_all_failed_is_nan():
-    assert math.isnan(hsb.DataLoss()(Constant(failed=[0, 1, 2]), batch_of(holed())).item())
+    assert math.isnan(hsb.DataLoss()(Constant(failed=[0, 1, 2]), holed().whole()).item())
 
 
 def test_samples_with_times_of_their_own_share_a_grid():
@@ -167,7 +163,7 @@ def test_explained_share_by_hand():
         (lambda: hsb.Trajectories(torch.tensor([0.0, 1.0]), torch.full((1, 2, 1), math.nan)), "missing"),
         (lambda: hsb.Trajectories(torch.tensor([0.0, 1.0]), torch.ones(2, 2, 1), y0=torch.ones(3, 1)), "y0"),
         (lambda: hsb.FunctionalNorm(1.0)(nn.Linear(1, 1), {"ts": torch.zeros(2), "states": torch.ones(1)}), "Additive"),
-        (lambda: hsb.DataLoss()(Constant(), {**batch_of(holed()), "y": torch.ones(3, 2, 2)}), "model predicts"),
+        (lambda: hsb.DataLoss()(Constant(), {**holed().whole(), "y": torch.ones(3, 2, 2)}), "model predicts"),
     ],
 )
 def test_bad_arguments_are_refused(make, message):

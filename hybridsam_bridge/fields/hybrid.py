@@ -52,8 +52,8 @@ class Additive(VectorField):
         self.state_shape = _common_shape({"science": science, "neural": neural}, state_shape)
         self.science = science
         self.neural = neural
-        self.register_buffer("mask", None if mask is None else _as_mask(mask, self.state_shape))
-        value = None if scale is None else _as_scale(scale, self.state_shape)
+        self.register_buffer("mask", None if mask is None else as_mask(mask, self.state_shape))
+        value = None if scale is None else as_scale(scale, self.state_shape)
         if isinstance(value, nn.Parameter):
             if not is_torch(neural):
                 raise InvalidInput("scale: cannot be trained on a network in Julia; pass a number or a plain tensor.")
@@ -166,23 +166,25 @@ def _common_shape(parts: dict[str, Any], given: Shape | None) -> Shape:
     return next(iter(shapes.values()))
 
 
-def _as_mask(mask: Any, state_shape: Shape) -> torch.Tensor:
+def as_mask(mask: Any, shape: Shape) -> torch.Tensor:
+    """A float64 mask of ones and zeros of that shape."""
     value = torch.as_tensor(mask)
-    if tuple(value.shape) != state_shape:
-        raise InvalidInput(f"mask: must have the state_shape {state_shape}, got shape {tuple(value.shape)}.")
+    if tuple(value.shape) != shape:
+        raise InvalidInput(f"mask: must have the shape {shape}, got shape {tuple(value.shape)}.")
     if not bool(((value == 0) | (value == 1)).all()):
         raise InvalidInput("mask: must hold only True and False (or 1 and 0); use scale for other factors.")
     return value.to(torch.float64)
 
 
-def _as_scale(scale: Any, state_shape: Shape) -> torch.Tensor:
+def as_scale(scale: Any, shape: Shape | None = None) -> torch.Tensor:
+    """A finite scale, an ``nn.Parameter`` as it is; it must broadcast to ``shape`` if one is given."""
     value = scale if isinstance(scale, nn.Parameter) else torch.as_tensor(scale, dtype=torch.float64)
     if not bool(torch.isfinite(value).all()):
         raise InvalidInput(f"scale: must be finite, got {value.tolist()}.")
-    try:
-        value.expand(state_shape)
-    except RuntimeError:
-        raise InvalidInput(
-            f"scale: shape {tuple(value.shape)} does not broadcast to state_shape {state_shape}."
-        ) from None
+    if shape is not None:
+        try:
+            value.expand(shape)
+        except RuntimeError:
+            text = f"scale: shape {tuple(value.shape)} does not broadcast to state_shape {shape}."
+            raise InvalidInput(text) from None
     return value

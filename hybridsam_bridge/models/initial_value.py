@@ -26,10 +26,11 @@ class InitialValueModel(nn.Module):
         solver: options of ``hsb.solve`` (method, rtol, atol, adjoint, backend, max_steps, on_failure, ...).
 
     Attributes:
-        last: the ``Solution`` of the last call, without its graph, for statistics.
+        last: the ``Solution`` of the last call, without its graph, for statistics. last_context: its context.
     """
 
     last: Solution | None = None
+    last_context: torch.Tensor | None = None
 
     def __init__(
         self,
@@ -69,6 +70,7 @@ class InitialValueModel(nn.Module):
             batch = () if context is None else tuple(context.shape[:1])
             y0 = self.initial_state(batch)
         solution = solve(self.field, y0, ts, context=context, **self.solver)
+        self.__dict__["last_context"] = None if context is None else context.detach()
         self.__dict__["last"] = Solution(solution.ys.detach(), solution.ts, solution.status, solution.stats)
         return solution
 

@@ -23,9 +23,10 @@ class Trajectories(Dataset):
         y: ``(B, T, *observed)``; NaN marks a missing value.
         y0: ``(B, *state_shape)`` known initial states, or None (the model then has its own).
         context: ``(B, *any)`` per-sample inputs of the field, or None.
+        inputs: ``(B, *any)`` what an ``hsb.ParameterEncoder`` encodes, or None.
 
     Items are dicts of single samples; ``collate`` joins them to a batch with keys ts, y, mask (False where
-    missing) and, where given, y0 and context.
+    missing) and, where given, y0, context and inputs.
     """
 
     def __init__(
@@ -34,12 +35,14 @@ class Trajectories(Dataset):
         y: torch.Tensor,
         y0: torch.Tensor | None = None,
         context: torch.Tensor | None = None,
+        inputs: torch.Tensor | None = None,
     ):
         if ts.ndim != 1 or len(ts) < 2 or not bool((ts[1:] > ts[:-1]).all()):
             raise InvalidInput("ts: must hold at least two strictly increasing times.")
         if y.ndim < 2 or y.shape[1] != len(ts):
             raise InvalidInput(f"y: must be (B, T, ...) with T = {len(ts)} times, got shape {tuple(y.shape)}.")
-        for name, value in (("y0", y0), ("context", context)):
+        self.given = {"y0": y0, "context": context, "inputs": inputs}
+        for name, value in self.given.items():
             if value is not None and len(value) != len(y):
                 raise InvalidInput(f"{name}: has {len(value)} samples, y has {len(y)}.")
         self.ts = ts
@@ -47,8 +50,6 @@ class Trajectories(Dataset):
         if not bool(self.mask.any()):
             raise InvalidInput("y: every value is missing (NaN).")
         self.y = torch.where(self.mask, y, torch.ones_like(y))  # a number that every noise model can take
-        self.y0 = y0
-        self.context = context
 
     @classmethod
     def from_samples(
@@ -57,6 +58,7 @@ class Trajectories(Dataset):
         y: Sequence[torch.Tensor],
         y0: torch.Tensor | None = None,
         context: torch.Tensor | None = None,
+        inputs: torch.Tensor | None = None,
     ) -> Trajectories:
         """Samples with times of their own, ``ts[i]`` (T_i,) and ``y[i]`` (T_i, *observed), on the union grid.
 
@@ -70,17 +72,14 @@ class Trajectories(Dataset):
             if len(t) != len(value):
                 raise InvalidInput(f"y: sample {i} has {len(value)} values at {len(t)} times.")
             full[i, torch.searchsorted(grid, t)] = value
-        return cls(grid, full, y0, context)
+        return cls(grid, full, y0, context, inputs)
 
     def __len__(self) -> int:
         return len(self.y)
 
     def __getitem__(self, index: int) -> Batch:
         item = {"ts": self.ts, "y": self.y[index], "mask": self.mask[index]}
-        if self.y0 is not None:
-            item["y0"] = self.y0[index]
-        if self.context is not None:
-            item["context"] = self.context[index]
+        item.update({name: value[index] for name, value in self.given.items() if value is not None})
         return item
 
     def collate(self, items: Sequence[Batch]) -> Batch:
@@ -88,11 +87,15 @@ class Trajectories(Dataset):
         batch = {key: torch.stack([item[key] for item in items]) for key in items[0] if key != "ts"}
         return {"ts": self.ts, **batch}
 
+    def whole(self) -> Batch:
+        """All samples as one batch."""
+        return self.collate([self[i] for i in range(len(self))])
+
     def until(self, time: float) -> Trajectories:
         """The measurements up to ``time`` (at least two grid points), for growing horizons."""
         count = max(2, int((self.ts <= time).sum()))
         y = torch.where(self.mask, self.y, torch.full_like(self.y, torch.nan))
-        return Trajectories(self.ts[:count], y[:, :count], self.y0, self.context)
+        return Trajectories(self.ts[:count], y[:, :count], **self.given)
 
 
 class DataLoss(nn.Module):
@@ -105,7 +108,7 @@ class DataLoss(nn.Module):
         noise: how measurements scatter; ``Gaussian()`` by default.
         penalties: objects called as ``penalty(model, batch)`` that return a number to add.
         predict: ``predict(model, batch)`` -> ``(B, T, *observed)``; by default the model is called with the
-            batch's ts, y0 and context.
+            batch's ts, y0, context and inputs.
     """
 
     def __init__(
@@ -144,6 +147,6 @@ class DataLoss(nn.Module):
 
 
 def predict_batch(model: nn.Module, batch: Batch) -> torch.Tensor:
-    """Call the model with what the batch has of ts, y0 and context."""
-    given: dict[str, Any] = {key: batch[key] for key in ("y0", "context") if key in batch}
+    """Call the model with what the batch has of ts, y0, context and inputs."""
+    given: dict[str, Any] = {key: batch[key] for key in ("y0", "context", "inputs") if key in batch}
     return model(batch["ts"], **given)

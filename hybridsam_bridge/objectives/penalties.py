@@ -1,15 +1,14 @@
 """The regularisers that the literature on hybrid models compares, each usable with any optimizer.
 
 All look at the network of the outermost ``hsb.Additive`` in the model, at the measured or given states of a
-batch: ``batch["states"]`` ``(B, T, *state_shape)`` if it has them, else the model's own prediction of the
-states, taken as constants.
+batch: ``batch["states"]`` ``(B, T, *state_shape)`` if it has them, else the states that the model solved for
+last (the data loss just did), taken as constants.
 """
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any
 
 import torch
 from torch import nn
@@ -17,6 +16,7 @@ from torch import nn
 from hybridsam_bridge.errors import InvalidInput
 from hybridsam_bridge.fields.evaluate import evaluate_parts, find_additive
 from hybridsam_bridge.fields.roles import neural_parameters
+from hybridsam_bridge.models.initial_value import InitialValueModel
 from hybridsam_bridge.objectives.data import Batch
 
 
@@ -67,17 +67,12 @@ class Orthogonality(Penalty):
 
 
 def _parts(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    states = batch.get("states")
-    if states is None:
-        states = _own_states(model, batch)
-    return evaluate_parts(find_additive(model), batch["ts"], states, batch.get("context"))
-
-
-def _own_states(model: Any, batch: Batch) -> torch.Tensor:
-    last = getattr(model, "last", None)
-    if last is None:
-        with torch.no_grad():
-            model.solve(batch["ts"], batch.get("y0"), batch.get("context"))
-        last = model.last
-    states = last.ys if "context" in batch or last.ys.ndim > 1 + len(model.field.state_shape) else last.ys[None]
-    return torch.nan_to_num(states)
+    field = find_additive(model)
+    if "states" in batch:
+        return evaluate_parts(field, batch["ts"], batch["states"], batch.get("context"))
+    solved = next((m for m in model.modules() if isinstance(m, InitialValueModel) and m.last is not None), None)
+    if solved is None or solved.last is None:
+        raise InvalidInput('batch: has no "states", and the model has no hsb.InitialValueModel that was solved before.')
+    states = torch.nan_to_num(solved.last.ys)
+    batched = states.ndim > 1 + len(field.state_shape)
+    return evaluate_parts(field, solved.last.ts, states if batched else states[None], solved.last_context)

@@ -19,7 +19,7 @@ COLOURS = ("#b5651d", "#3b6ea5")
 
 def report(task: Task, folder: RunFolder, result: FitResult, prepared: dict[str, Any]) -> dict[str, Any]:
     """Rates of the hybrid, of the science alone and of the published fit; the figure ``fit.png``."""
-    batch = task.data.collate([task.data[0]])
+    batch = task.data.whole()
     with torch.no_grad():
         loss = float(task.loss_fn(task.model, batch))
         fine = torch.linspace(0.0, float(task.data.ts[-1]), 401, dtype=torch.float64)

@@ -58,7 +58,7 @@ def fit_science(task: Task, progress: bool) -> dict[str, Any]:
     """Fit the pure equations by L-BFGS, which leaves the hybrid to start from them. Returns what it found."""
     field, start = task.model.field, task.model.y0
     science = InitialValueModel(field.science, start, **task.model.solver)
-    batch = task.data.collate([task.data[0]])
+    batch = task.data.whole()
     optimizer = torch.optim.LBFGS(
         science.parameters(), max_iter=40, line_search_fn="strong_wolfe", tolerance_change=1e-7
     )
