@@ -59,7 +59,7 @@ def expected(part: TorchPart, values: Arrays) -> dict[str, Arrays]:
     hu, hc, hp, _ = _grad((gu * x["d"]).sum() + gt * x["tau"], points)
 
     def plain(tensor: torch.Tensor) -> np.ndarray:
-        return tensor.detach().numpy().copy()
+        return tensor.detach().numpy(force=True).copy()  # force: torch's zeros may have no memory
 
     return {
         "f!": {"du": plain(f)},

@@ -44,8 +44,10 @@ def functions(traced: Traced, part: TorchPart) -> list[Function]:
     inputs = traced.inputs
     zero = g.full(0.0)
     rest = g.full(0.0, inputs["d"].shape)
-    jvp = substitute(g, traced.jd, {inputs["tau"].index: zero})
-    tgrad = substitute(g, traced.jd, {inputs["d"].index: rest, inputs["tau"].index: g.full(1.0)})
+    # The directional derivative comes out of a pull-back that is linear in v: any v will do.
+    ones = {inputs["v"].index: g.full(1.0, inputs["v"].shape)}
+    jvp = substitute(g, traced.jd, ones | {inputs["tau"].index: zero})
+    tgrad = substitute(g, traced.jd, ones | {inputs["d"].index: rest, inputs["tau"].index: g.full(1.0)})
     pulled = _parameters(g, "gp", traced.gp, part)
     second = _parameters(g, "gp", traced.hp, part)
     return [

@@ -31,6 +31,8 @@ class Emitter:
         """Array and zero-based offset at which a node lies in memory."""
         if base.op == "input":
             name, offset = base.attrs
+            if name in ("t", "tau"):
+                return "w", self.s.offsets[base.index]
             return ("w", 0) if self.s.function.columns and name == "d" else (name, offset)
         if base.op == "const":
             return "k", self.constant_offsets[base.attrs[0]]
@@ -129,9 +131,9 @@ class Emitter:
             return number(scalar.attrs[0], scalar.dtype)
         if scalar.op == "load":
             node, position = scalar.attrs
+            if node.op == "input" and node.attrs[0] in ("t", "tau"):
+                return str(node.attrs[0])
             array, offset = self.home(node)
-            if array in ("t", "tau"):
-                return array
             text = f"{array}[{offset + position + 1}]"
             return f"({text} != 0.0)" if scalar.dtype == "b" else text
         return algebra.FUNCTIONS[scalar.attrs[0]].julia.format(*(self.names[a.index] for a in scalar.args))

@@ -76,6 +76,30 @@ def _elu_backward(
     return torch.where(x <= 0, grad * slope, grad * scale)
 
 
+@composite("celu")
+def _celu(x: torch.Tensor, alpha: float = 1.0) -> torch.Tensor:
+    return torch.where(x <= 0, torch.expm1(x / alpha) * alpha, x)
+
+
+@composite("glu")
+def _glu(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
+    a, b = x.chunk(2, dim)
+    return a * torch.sigmoid(b)
+
+
+@composite("glu_backward")
+def _glu_backward(grad: torch.Tensor, x: torch.Tensor, dim: int) -> torch.Tensor:
+    a, b = x.chunk(2, dim)
+    s = torch.sigmoid(b)
+    return torch.cat([grad * s, grad * a * s * (1 - s)], dim)
+
+
+@composite("logaddexp")
+def _logaddexp(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    top = torch.maximum(a, b)
+    return torch.where(torch.isinf(top), top, top + torch.log1p(torch.exp(-torch.abs(a - b))))
+
+
 @composite("silu")
 def _silu(x: torch.Tensor) -> torch.Tensor:
     return x * torch.sigmoid(x)

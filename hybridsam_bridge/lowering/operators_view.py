@@ -9,7 +9,10 @@ from hybridsam_bridge.lowering.ir import Graph, Node, dense
 from hybridsam_bridge.lowering.registry import entry, kind_of, literal
 
 
-@literal("zeros", "zeros_like", "new_zeros", "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided")
+@literal(
+    *"zeros zeros_like new_zeros empty empty_like new_empty empty_strided new_empty_strided".split(),
+    "_efficientzerotensor",
+)
 def _zeros(g: Graph, out: Any, *args: Any, **kwargs: Any) -> Node:
     return g.full(0.0, out.shape, kind_of(out.dtype))
 
@@ -264,3 +267,16 @@ def _unfold_backward(g: Graph, out: Any, grad: Node, sizes: Any, dim: int, size:
         piece = g.place(out.shape, [(g.select(grad, -1, k), k * strides[dim], new)])
         total = piece if total is None else g.ew("add", total, piece)
     return total if total is not None else g.full(0.0, out.shape)
+
+
+@entry("as_strided")
+def _as_strided(g: Graph, out: Any, x: Node, size: Any, stride: Sequence[int], offset: int | None = None) -> Node:
+    # a recorded tensor is dense, so its storage is its dense order
+    return g.view(g.copy(x), tuple(out.shape), offset or 0, tuple(stride))
+
+
+@entry("as_strided_scatter")
+def _as_strided_scatter(
+    g: Graph, out: Any, x: Node, source: Node, size: Any, stride: Sequence[int], offset: int | None = None
+) -> Node:
+    return g.place(out.shape, [(x, 0, dense(out.shape)), (source, offset or 0, tuple(stride))])

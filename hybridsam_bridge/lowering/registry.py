@@ -67,6 +67,18 @@ def operator_name(func: Any) -> str:
     return name if name == "copy" else name.removesuffix("_copy")
 
 
+def out_of_place(func: Any) -> Any | None:
+    """The operator of the same overload that returns a new tensor instead of changing its first argument."""
+    name = str(func._schema.name).split("::")[-1]
+    packet = getattr(torch.ops.aten, name.removesuffix("_"), None) if name.endswith("_") else None
+    if packet is None:
+        return None
+    for overload in (f"Tensor_{func._overloadname}", func._overloadname):  # pow_.Scalar is pow.Tensor_Scalar
+        if overload in packet.overloads():
+            return getattr(packet, overload)
+    return None
+
+
 def kind_of(dtype: torch.dtype) -> str:
     """The node dtype for a torch dtype."""
     if dtype is torch.bool:

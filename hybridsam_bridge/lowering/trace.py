@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -56,9 +57,11 @@ class _Place:
     """Where in the user's code the run is, for messages."""
 
     forward: dict[str, str] = field(default_factory=dict)  # operator -> file:line of its last use
+    in_user_code: bool = False
 
     def of(self, name: str) -> str:
         found = _user_line()
+        self.in_user_code = found is not None
         if found is not None:
             self.forward[name] = found
             return found
@@ -74,11 +77,9 @@ def _user_line() -> str | None:
     first_outside = None
     while frame is not None:
         file = frame.f_code.co_filename
-        if file == _PLAN:
+        if frame.f_code in (_record.__code__, _rewritten.__code__):
             return first_outside
-        if frame.f_code is _derive.__code__:
-            return first_outside
-        if first_outside is None and not file.startswith((_TORCH, _HERE)) and not file.startswith("<"):
+        if first_outside is None and not file.startswith((_TORCH, _HERE, _PLAN)) and not file.startswith("<"):
             first_outside = f"{file}:{frame.f_lineno}"
         frame = frame.f_back
     return None
@@ -98,28 +99,24 @@ class Symbol(torch.Tensor):
     def make(node: Node, value: torch.Tensor, requires_grad: bool = False) -> Symbol:
         if node.shape != tuple(value.shape):
             raise AssertionError(f"{node.op}: traced shape {node.shape}, torch has {tuple(value.shape)}")
+        if value._is_zerotensor():  # torch's zeros without memory, which would bring its own multiplication
+            value = torch.zeros(value.shape, dtype=value.dtype)
         made: Symbol = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             Symbol, value.shape, dtype=value.dtype, requires_grad=requires_grad
         )
-        made.node, made.value = node, value
+        made.node, made.value = node, value.contiguous()
         return made
 
-    @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        with torch._C.DisableTorchFunctionSubclass():
-            rewrite = _VECTOR_PRODUCTS.get(func)
-            if rewrite is not None:
-                return rewrite(*args, **kwargs)
-            return func(*args, **kwargs)
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
+        return f"Symbol({self.node.op}, {tuple(self.shape)}, {self.dtype})"
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         raise AssertionError("a symbol was used outside its recorder")
 
 
-# torch computes these products of a vector with an operator in place; spelled as a matrix-vector product they
-# need no rewriting by functionalize.
 def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     if x.dim() != 1 or weight.dim() != 2:
         return torch.nn.functional.linear(x, weight, bias)
@@ -141,6 +138,13 @@ _VECTOR_PRODUCTS: dict[Any, Callable[..., torch.Tensor]] = {
 }
 
 
+class _Spelling(TorchFunctionMode):
+    """Spells products with a vector so that torch does not compute them in place."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _VECTOR_PRODUCTS.get(func, func)(*args, **(kwargs or {}))
+
+
 class Recorder(TorchDispatchMode):
     """Builds nodes for every operator that torch dispatches while it is active."""
 
@@ -153,6 +157,7 @@ class Recorder(TorchDispatchMode):
         self.graph = graph
         self.pure = pure
         self.place = _Place()
+        self.tape: list[tuple[Any, Any, Any, Any]] | None = None
         self._constants: dict[tuple[Any, ...], tuple[torch.Tensor, Node]] = {}
 
     def node(self, tensor: torch.Tensor) -> Node:
@@ -161,6 +166,8 @@ class Recorder(TorchDispatchMode):
             return tensor.node
         if tensor.is_complex() or tensor.layout is not torch.strided:
             raise UnsupportedOperation("complex and sparse tensors have no translation to Julia; use real dense ones.")
+        if tensor._is_zerotensor():
+            return self.graph.full(0.0, tuple(tensor.shape), registry.kind_of(tensor.dtype))
         key = (tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype)
         if key not in self._constants:
             made = self.graph.const(tensor.detach().to("cpu", torch.float64).numpy(), registry.kind_of(tensor.dtype))
@@ -168,25 +175,53 @@ class Recorder(TorchDispatchMode):
         return self._constants[key][1]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        tape, self.tape = self.tape, None  # what an operator is made of does not go on the tape
+        try:
+            out = self._dispatch(func, args, kwargs or {})
+        finally:
+            self.tape = tape
+        if tape is not None:
+            tape.append((func, args, kwargs or {}, out))
+        return out
+
+    def _dispatch(self, func: Any, args: Any, kwargs: Any) -> Any:
         name = registry.operator_name(func)
         symbols = [a for a in pytree.tree_leaves((args, kwargs)) if isinstance(a, Symbol)]
-        if func._schema.is_mutable and self.pure and symbols:
-            raise _Mutates
-        structural = all(s.node.literal is not None for s in symbols)
         where = self.place.of(name)
+        if func._schema.is_mutable and symbols:
+            return self._in_place(func, name, where, args, kwargs)
+        structural = all(s.node.literal is not None for s in symbols)
         if name in registry.COMPOSITES and not structural:
             with self:
                 return registry.COMPOSITES[name](*args, **kwargs)
         handler = registry.ENTRIES.get(name)
         random = torch.Tag.nondeterministic_seeded in func.tags
         plain_args, plain_kwargs = pytree.tree_map(_value, (args, kwargs))
+        if handler is None and not structural and func._can_decompose():
+            with self:
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
         if handler is None or random or (not symbols and name not in registry.LITERALS):
             if structural and not random:
                 return func(*plain_args, **plain_kwargs)  # constants all the way
             raise registry.unsupported(func, where, name)
         out = func(*plain_args, **plain_kwargs)
         return self._record(handler, where, func, out, args, kwargs)
+
+    def _in_place(self, func: Any, name: str, where: str, args: Any, kwargs: Any) -> Any:
+        """In-place steps of torch's own derivative formulas, which work on fresh tensors without other views."""
+        if self.pure and self.place.in_user_code:
+            raise _Mutates
+        target, plain = args[0], registry.out_of_place(func)
+        if plain is None or not isinstance(target, Symbol) or target.node.op == "input":
+            raise registry.unsupported(func, where, name)
+        with self:
+            result = plain(*args, **kwargs)
+        if tuple(result.shape) != tuple(target.shape):
+            raise registry.unsupported(func, where, name)
+        target.node, target.value = self.node(result), _value(result)
+        return target
 
     def _record(self, handler: Any, where: str, func: Any, out: Any, args: Any, kwargs: Any) -> Any:
         def swap(value: Any) -> Any:
@@ -209,7 +244,7 @@ def _value(item: Any) -> Any:
     return item.value if isinstance(item, Symbol) else item
 
 
-def _derive(part: TorchPart, fn: Callable[..., Any], x: dict[str, Any], params: Sequence[Any]) -> tuple[Any, ...]:
+def _derive(fn: Callable[..., Any], x: dict[str, Any], params: Sequence[Any]) -> tuple[Any, ...]:
     """f, its pull-back of v, and the pull-back of (tau, d) through that; None where a result is zero."""
     f = fn(x["t"], x["u"], x["c"], params).to(torch.float64)
     points = [x["t"], x["u"], x["c"], *params]
@@ -227,25 +262,59 @@ def _pull(outputs: Sequence[Any], inputs: Sequence[Any], cotangents: Sequence[An
     return torch.autograd.grad(total, inputs, create_graph=True, allow_unused=True)
 
 
+def _rewritten(part: TorchPart, n: int, nc: int) -> Callable[..., Any]:
+    """``part.fn`` without in-place writes: what functionalize makes of it, taken down and played back.
+
+    Derivatives are taken of the playback. Taken through functionalize they would go wrong: autograd describes
+    a written slice by its place in memory, and symbols have none.
+    """
+    recorder = Recorder(Graph(), pure=False)
+    x, params = _symbols(recorder.graph, part, n, nc, requires_grad=False)
+    recorder.tape = tape = []
+    start = [x["t"], x["u"], x["c"], *params]
+    run = torch.func.functionalize(part.fn, remove="mutations_and_views")
+    with recorder, _Spelling():
+        result = run(x["t"], x["u"], x["c"], params)
+
+    def play(t: Any, u: Any, c: Any, params: Sequence[Any]) -> Any:
+        now = dict(zip(map(id, start), [t, u, c, *params], strict=True))
+
+        def swap(item: Any) -> Any:
+            return now.get(id(item), item)
+
+        for func, args, kwargs, out in tape:
+            args, kwargs = pytree.tree_map(swap, (args, kwargs))
+            if registry.operator_name(func) == "copy":  # has no derivative of its own
+                made = args[1].expand(args[0].shape)
+            else:
+                made = func(*args, **kwargs)
+            now |= {id(o): m for o, m in zip(pytree.tree_leaves(out), pytree.tree_leaves(made), strict=True)}
+        return swap(result)
+
+    return play
+
+
 def trace(part: TorchPart, n: int, nc: int) -> Traced:
     """Record ``part`` for a state of ``n`` and a context of ``nc`` numbers.
 
     Raises ``UnsupportedOperation`` naming the operator and the user's line.
     """
     try:
-        return _record(part, n, nc, pure=True)
-    except _Mutates:
-        return _record(part, n, nc, pure=False)
+        try:
+            return _record(part.fn, part, n, nc)
+        except _Mutates:
+            return _record(_rewritten(part, n, nc), part, n, nc)
+    except HybridSAMError:
+        raise
+    except (RuntimeError, TypeError) as error:
+        raise _explained(error, part) from error
 
 
-def _record(part: TorchPart, n: int, nc: int, pure: bool) -> Traced:
-    graph = Graph()
-    recorder = Recorder(graph, pure)
-
+def _symbols(graph: Graph, part: TorchPart, n: int, nc: int, requires_grad: bool) -> tuple[dict[str, Any], list[Any]]:
     def symbol(name: str, shape: tuple[int, ...], offset: int = 0) -> Symbol:
         # One half is as good as any number: it keeps logarithms, roots and divisions finite while tracing.
         example = torch.full(shape, 0.5, dtype=torch.float64)
-        return Symbol.make(graph.input(name, shape, offset), example, requires_grad=True)
+        return Symbol.make(graph.input(name, shape, offset), example, requires_grad)
 
     x = {name: symbol(name, (n,)) for name in ("u", "v", "d")}
     x |= {"t": symbol("t", ()), "tau": symbol("tau", ()), "c": symbol("c", (nc,))}
@@ -253,14 +322,15 @@ def _record(part: TorchPart, n: int, nc: int, pure: bool) -> Traced:
     for spec in part.parameters:
         params.append(symbol("p", spec.shape, offset))
         offset += spec.size
-    fn = part.fn if pure else torch.func.functionalize(part.fn, remove="mutations_and_views")
-    try:
-        with torch.enable_grad(), recorder:
-            f, first, second = _derive(part, fn, x, params)
-    except (HybridSAMError, _Mutates):
-        raise
-    except (RuntimeError, TypeError) as error:
-        raise _explained(error, part) from error
+    return x, params
+
+
+def _record(fn: Callable[..., Any], part: TorchPart, n: int, nc: int) -> Traced:
+    graph = Graph()
+    recorder = Recorder(graph, pure=True)
+    x, params = _symbols(graph, part, n, nc, requires_grad=True)
+    with torch.enable_grad(), recorder, _Spelling():
+        f, first, second = _derive(fn, x, params)
     zeros = [graph.full(0.0, p.shape) for p in (x["t"], x["u"], x["c"], *params, x["v"])]
     gt, gu, gc, *gp = [z if g is None else recorder.node(g) for g, z in zip(first, zeros, strict=False)]
     _, hu, hc, *hp, jd = [z if g is None else recorder.node(g) for g, z in zip(second, zeros, strict=True)]
@@ -271,6 +341,11 @@ def _record(part: TorchPart, n: int, nc: int, pure: bool) -> Traced:
 def _explained(error: Exception, part: TorchPart) -> Exception:
     """torch's refusals to let a symbol's numbers out, with advice; other errors as they are."""
     text = str(error)
+    if "derivative for" in text and "is not implemented" in text:
+        return UnsupportedOperation(
+            f"{part.name}: torch itself has no second derivative here ({text.splitlines()[0]}). Rewrite the "
+            'operator with simpler ones, or solve with backend="scipy" and adjoint="gauss".'
+        )
     marks = ("tensor subclass", "data pointer", "storage", "functorch", "numpy()", "setup_context", "vmap")
     if any(mark in text for mark in marks):
         return UnsupportedOperation(
