@@ -14,11 +14,12 @@ are a few large calls. Large states (n > _DENSE) take one step at a time with Ja
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from hybridsam_bridge.backends.embedded.functions import Functions
 from hybridsam_bridge.backends.embedded.record import Steps
 from hybridsam_bridge.backends.embedded.stepper import Stepper, factorise
 
@@ -46,18 +47,18 @@ class Adjoint:
         self.context = context
         self.n = grad_ys.shape[-1]
         used = self.tableau.used
-        like = {"dtype": torch.float64, "device": ts.device}
+        like: Any = {"dtype": torch.float64, "device": ts.device}
         square = [[*row, *[0.0] * (used - len(row))] for row in self.tableau.A[:used]]
-        self.A = torch.tensor(square, **like)  # type: ignore[call-overload]
+        self.A = torch.tensor(square, **like)
         square = [[*row, *[0.0] * (used - len(row))] for row in self.tableau.C[:used]]
-        self.C = torch.tensor(square, **like)  # type: ignore[call-overload]
-        self.b = torch.tensor(self.tableau.b[:used], **like)  # type: ignore[call-overload]
-        self.d = torch.tensor((self.tableau.d or (0.0,) * used)[:used], **like)  # type: ignore[call-overload]
+        self.C = torch.tensor(square, **like)
+        self.b = torch.tensor(self.tableau.b[:used], **like)
+        self.d = torch.tensor((self.tableau.d or (0.0,) * used)[:used], **like)
         self.lam = grad_ys.new_zeros(len(steps.ranking), self.n)
         self.out = Cotangents(
             torch.zeros_like(grad_ys[:, 0]),
             torch.zeros_like(context),
-            torch.zeros(self.functions.plan.n_params, **like),  # type: ignore[call-overload]
+            torch.zeros(self.functions.plan.n_params, **like),
         )
 
     def run(self) -> Cotangents:
@@ -147,7 +148,7 @@ class _Block:
             lams = self._scan(total)
         return (mus @ lams[:, :, None])[..., 0]
 
-    def _transposed_solve(self, jacs: Tensor):  # type: ignore[no-untyped-def]
+    def _transposed_solve(self, jacs: Tensor) -> Callable[[Tensor], Tensor]:
         if not self.whole.tableau.stiff:
             return lambda x: x * self.h[:, None, None]
         lu, pivots = factorise(self.whole.tableau.gamma, self.h, jacs[0])
@@ -168,7 +169,7 @@ class _Block:
     def _scan_curved(self, total: Tensor, mus: Tensor) -> Tensor:
         """The same with the curvature term, through M = Σ_i μ_i k_iᵀ and v = Σ_i h d_i μ_i."""
         whole = self.whole
-        used, rows, n = self.states.shape
+        rows, n = self.u.shape
         outer = torch.einsum("srac,srb->rabc", mus, self.ks).reshape(rows, n * n, n + 1)
         slope = torch.einsum("s,r,srac->rac", whole.d, self.h, mus)
         maps = torch.cat([total, outer, slope], 1)  # (N, n + n² + n, n + 1)

@@ -84,8 +84,8 @@ class Functions:
             "curvature": [(n, n), (n,)],
             "parameter_curvature": [(n, n), (n,)],
         }
-        like = {"dtype": torch.float64, "device": self.device}
-        example = [torch.ones(shape, **like) for shape in [(), (n,), (nc,), *shapes[name]]]  # type: ignore[call-overload]
+        like: Any = {"dtype": torch.float64, "device": self.device}
+        example = [torch.ones(shape, **like) for shape in [(), (n,), (nc,), *shapes[name]]]
         try:
             return trace_batched(fn, example, self.params, [True] * len(example))
         except NotTraceable:

@@ -140,12 +140,8 @@ class _Adaptive:
         else:
             index = accept.nonzero()[:, 0]
             if len(index):
-                self.record.add(
-                    *(x[index] for x in (rows.sample, rows.t, h, rows.u)),
-                    ks[:, index],
-                    rows.output[index],
-                    outputs[index],
-                )
+                sample, t, step, u = (x[index] for x in (rows.sample, rows.t, h, rows.u))
+                self.record.add(sample, t, step, u, ks[:, index], rows.output[index], outputs[index])
             rows.t = torch.where(accept, arrived, rows.t)
             rows.u = torch.where(accept[:, None], new, rows.u)
             rows.output = torch.where(accept, outputs, rows.output)
@@ -201,8 +197,8 @@ def _forced(
     assert options.steps is not None
     counts = np.array([len(times) - 1 for times in options.steps])
     grid = np.full((len(counts), counts.max() + 1), np.inf)
-    for row, times in zip(grid, options.steps, strict=True):
-        row[: len(times)] = times
+    for row, given in zip(grid, options.steps, strict=True):
+        row[: len(given)] = given
     times = torch.from_numpy(grid).to(y0.device)
     left = torch.from_numpy(counts).to(y0.device)
     u, output = y0, torch.ones_like(left)

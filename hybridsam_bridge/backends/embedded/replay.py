@@ -69,11 +69,9 @@ class _Replay:
         derivative for the times."""
         if not self.ts.requires_grad:
             return y
-        slope, bend = torch.func.jvp(
-            lambda t, y: self.rhs(t, y, c, self.params),
-            (t + 0 * by, y),
-            (torch.ones_like(t), self.rhs(t, y, c, self.params)),
-        )
+        start = (t + 0 * by, y)
+        tangent = (torch.ones_like(t), self.rhs(t, y, c, self.params))
+        slope, bend = torch.func.jvp(lambda t, y: self.rhs(t, y, c, self.params), start, tangent)[:2]
         return y + by[:, None] * slope + 0.5 * (by**2)[:, None] * bend
 
 

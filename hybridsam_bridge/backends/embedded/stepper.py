@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from hybridsam_bridge.backends.embedded.functions import Functions
@@ -15,15 +17,15 @@ class Stepper:
 
     def __init__(self, tableau: Tableau, functions: Functions):
         self.tableau, self.functions = tableau, functions
-        like = {"dtype": torch.float64, "device": functions.device}
+        like: Any = {"dtype": torch.float64, "device": functions.device}
         # Row i: the weights of earlier stages in u_i and, for Rosenbrock methods, C_ij.
         rows = [[tableau.A[i], tableau.C[i]] if tableau.stiff else [tableau.A[i]] for i in range(tableau.stages)]
-        self._mix = [torch.tensor(row, **like) for row in rows]  # type: ignore[call-overload]
-        self._end = torch.tensor([tableau.b, tableau.e], **like)  # type: ignore[call-overload]
+        self._mix = [torch.tensor(row, **like) for row in rows]
+        self._end = torch.tensor([tableau.b, tableau.e], **like)
         # States u_i of all used stages at once: (used, used).
         dense = [[*row, *[0.0] * (tableau.used - len(row))] for row in tableau.A[: tableau.used]]
-        self._states = torch.tensor(dense, **like)  # type: ignore[call-overload]
-        self._c = torch.tensor(tableau.c[: tableau.used], **like)  # type: ignore[call-overload]
+        self._states = torch.tensor(dense, **like)
+        self._c = torch.tensor(tableau.c[: tableau.used], **like)
         # Evaluations of f and of its Jacobian in one attempt.
         self.costs = (tableau.stages, 1 if tableau.stiff else 0)
 
