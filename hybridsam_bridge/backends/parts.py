@@ -6,8 +6,7 @@ import hashlib
 from typing import Any
 
 from hybridsam_bridge.fields.plan import Plan, SourcePart, TorchPart
-from hybridsam_bridge.lowering import lower
-from hybridsam_bridge.lowering.program import Program
+from hybridsam_bridge.lowering.program import Program, lower
 
 # Outputs and inputs of an emitted function, in order (see lowering/program.py).
 SIGNATURES = {

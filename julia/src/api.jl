@@ -19,7 +19,7 @@ cancel_flag(address::Integer) = Ptr{Int32}(UInt(address))
 Evaluate emitted code in a module that sees the kernels. Nothing is compiled before it is needed.
 """
 function register_program(code::String, workspace::Integer, time_dependent::Bool)
-    mod = Module(gensym(:Program))
+    mod = lasting_module(gensym(:Program))
     Core.eval(mod, :(const Kernels = $Kernels))
     Core.eval(mod, :(using .Kernels))
     include_string(mod, code, "program")

@@ -13,6 +13,16 @@ const VjpuFn = FunctionWrapper{Nothing,Tuple{V,V,V,V,V,Float64,V,V}}          # 
 const VjpFn = FunctionWrapper{Nothing,Tuple{V,V,V,V,V,V,V,V,Float64,V,V}}     # (gu, gc, gp, gt, v, u, c, p, t, w, k)
 const HvpFn = FunctionWrapper{Nothing,Tuple{V,V,V,V,V,Float64,V,V,V,Float64,V,V}} # (gu, gc, gp, v, d, tau, u, c, p, t, w, k)
 
+# The garbage collector may free a module that nothing names, and with it the types of functions that live on.
+const MODULES = Module[]
+
+"A new module that stays."
+function lasting_module(name::Symbol)
+    mod = Module(name)
+    push!(MODULES, mod)
+    return mod
+end
+
 """
     Functions
 

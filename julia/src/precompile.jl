@@ -1,15 +1,13 @@
 # Compile the solver and the adjoints once per installation, on a model small enough to take no time itself.
 
-const WORKLOAD = """
+module Workload
 f!(du, u, c, p, t, w, k) = (du[1] += -p[1] * u[1] + u[2]; du[2] += p[1] * u[1] - u[2]; nothing)
 jac!(J, u, c, p, t, w, k) = (J[1, 1] += -p[1]; J[2, 1] += p[1]; J[1, 2] += 1.0; J[2, 2] += -1.0; nothing)
 tgrad!(dT, u, c, p, t, w, k) = nothing
 vjpu!(gu, v, u, c, p, t, w, k) = (gu[1] += p[1] * (v[2] - v[1]); gu[2] += v[1] - v[2]; nothing)
 vjp!(gu, gc, gp, gt, v, u, c, p, t, w, k) = (vjpu!(gu, v, u, c, p, t, w, k); gp[1] += u[1] * (v[2] - v[1]); nothing)
 hvp!(gu, gc, gp, v, d, tau, u, c, p, t, w, k) = (gp[1] += d[1] * (v[2] - v[1]); nothing)
-"""
-
-const SOURCE_WORKLOAD = "f!(du, u, p, t) = (du[1] = -p.a * u[1] + u[2]; du[2] = p.a * u[1] - u[2]; nothing)"
+end
 
 # The dense solver type changes with the size of the state, so both are used.
 const WORKLOAD_METHODS = ["Rodas5P", "Rodas4P", "Rosenbrock23", "KenCarp4", "FBDF", "Tsit5"]
@@ -38,7 +36,10 @@ end
 
 @setup_workload begin
     @compile_workload begin
-        id = register_program(WORKLOAD, 0, false)
+        # Not by register_program: code may not be evaluated into new modules while a package is compiled.
+        id = next_id()
+        source = Dict{Symbol,Any}(name => getfield(Workload, Symbol(name, "!")) for name in keys(WRAPPERS))
+        REGISTRY[id] = Functions(source, 0, true)
         for method in WORKLOAD_METHODS
             workload(id, method, keeps_stages(method) ? "discrete" : "gauss", 2)
         end
@@ -47,8 +48,6 @@ end
         workload(id, "Rodas5P", "forward", 2)
         workload(id, "Rodas5P", "discrete", 2 * DENSE_GENERIC_LIMIT)
         workload(id, "Rodas5P", "none", 2)
-        source = register_source(SOURCE_WORKLOAD, "workload.jl", "f!", ["a"], [""], true, false, 2, 0, 1, "", "")
-        workload(source, "Rodas5P", "discrete", 2)
     end
     # Compiled code of this session must not be found in the image.
     empty!(REGISTRY)

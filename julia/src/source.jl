@@ -70,7 +70,7 @@ Evaluate the user's source in a module of its own. Throws `SourceError` where it
 lacks the function.
 """
 function source_functions(code, filename, name, layout, takes_context, n, nc, np, jacobian, paramjac)
-    mod = Module(gensym(:UserModel))
+    mod = lasting_module(gensym(:UserModel))
     Core.eval(mod, :(using Base, LinearAlgebra))
     guarded(() -> include_string(mod, code, filename), filename)
     pick(symbol) = isdefined(mod, Symbol(symbol)) ? getfield(mod, Symbol(symbol)) :
