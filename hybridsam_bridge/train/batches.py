@@ -17,7 +17,8 @@ class Batches:
     """Endless batches of ``data``, epoch after epoch, from any position.
 
     ``data`` is a DataLoader, a map-style Dataset (cut into ``batch_size``, None for all at once, and shuffled
-    by a generator that depends on the seed and the epoch alone), or anything else, which is one batch.
+    by a generator that depends on the seed and the epoch alone), or anything else, which is one batch (if it has a
+    method ``at``, as ``hsb.GrowingHorizon``, the batch of step k is ``data.at(k)``).
     With several processes a Dataset's batch is the global one, of which each process takes its share.
     """
 
@@ -60,7 +61,8 @@ class Batches:
         elif isinstance(self.data, Dataset):
             yield from self._dataset_epoch(self.data)
         elif self.position == 0:
-            yield self.data, 1.0
+            at = getattr(self.data, "at", None)
+            yield (self.data if at is None else at(self.epoch)), 1.0
 
     def _dataset_epoch(self, data: Any) -> Iterator[tuple[Any, float]]:
         count = len(data)
