@@ -131,18 +131,25 @@ def _ghosts(
         if given is None:
             return ghosts
         return ghosts + torch.cat([_face(given, u, dim) * row[0] for row in ordered], dim)
-    columns = []
-    for row in ordered:
-        terms = []
-        for i, w in enumerate(row[1:]):
-            if w:
-                point = u.narrow(dim, i if end == 0 else size - 1 - i, 1)
-                terms.append(point if w == 1 else w * point)
-        if given is not None and row[0]:
-            face = _face(given, u, dim)
-            terms.append(face if row[0] == 1 else row[0] * face)
-        columns.append(sum(terms[1:], terms[0]) if terms else torch.zeros_like(u.narrow(dim, 0, 1)))
+    columns = [_ghost(u, dim, size, end, row, given) for row in ordered]
     return columns[0] if len(columns) == 1 else torch.cat(columns, dim)
+
+
+def _ghost(u: torch.Tensor, dim: int, size: int, end: int, row: Sequence[float], given: Value) -> torch.Tensor:
+    """One ghost, term by term."""
+    total: torch.Tensor | None = None
+    for i, w in enumerate(row[1:]):
+        if w:
+            point = u.narrow(dim, i if end == 0 else size - 1 - i, 1)
+            point = point if w == 1 else w * point
+            total = point if total is None else total + point
+    if given is None or row[0] == 0:
+        return torch.zeros_like(u.narrow(dim, 0, 1)) if total is None else total
+    if isinstance(given, torch.Tensor) or total is None:
+        face = _face(given, u, dim)
+        face = face if row[0] == 1 else row[0] * face
+        return face if total is None else total + face
+    return total + row[0] * float(given)
 
 
 def _face(value: float | torch.Tensor, u: torch.Tensor, dim: int) -> torch.Tensor:

@@ -14,6 +14,9 @@ from hybridsam_bridge.pde.grid import Grid, check_axis, check_on
 # third order on a few points, which the inverse of the operator smooths to fourth.
 DEGREE_4 = 4
 
+# Weights of the second difference, from the outermost neighbour inwards; the centre's makes them sum to zero.
+_SECOND = {2: (1.0,), 4: (-1 / 12, 4 / 3)}
+
 
 def laplacian(u: torch.Tensor, grid: Grid, order: int = 2, values: Any = None) -> torch.Tensor:
     """The sum of second derivatives of ``u`` (*channels, *grid.shape), in units of u per space squared.
@@ -37,20 +40,19 @@ def laplacian(u: torch.Tensor, grid: Grid, order: int = 2, values: Any = None) -
     check_on("u", u, grid)
     _check_order(order)
     given = spread_values(values, grid)
-    total: torch.Tensor | None = None
+    rings: dict[float, torch.Tensor] = {}  # sums of neighbours, by their weight: few operators, few multiplications
     centre = 0.0
     for axis, h in enumerate(grid.spacing):
         near = _shifted(u, grid, axis, order, given[axis], compact=True)
-        pair = near[0] + near[-1]
-        if order == 4:
-            pair = (near[1] + near[2]) * (4 / (3 * h * h)) - pair * (1 / (12 * h * h))
-            centre += 5 / (2 * h * h)
-        else:
-            pair = pair * (1 / (h * h))
-            centre += 2 / (h * h)
-        total = pair if total is None else total + pair
-    assert total is not None, "a grid has at least one axis"
-    return total - centre * u
+        for side, weight in enumerate(_SECOND[order]):
+            w = weight / (h * h)
+            pair = near[side] + near[-1 - side]
+            rings[w] = rings[w] + pair if w in rings else pair
+            centre += 2 * w
+    total = u * -centre
+    for w, ring in rings.items():
+        total = total + ring * w
+    return total
 
 
 def derivative(u: torch.Tensor, grid: Grid, axis: int = 0, order: int = 2, values: Any = None) -> torch.Tensor:
