@@ -33,17 +33,20 @@ class Case:
         return TorchPart(fn, specs, self.name)
 
 
+def _of_product(name: str, low: float, high: float) -> Case:
+    function = getattr(torch, name)
+    return Case(name, lambda y, p, t, c: function(y * p), low=low, high=high)
+
+
 def _unary() -> list[Case]:
     """f(y * p), on the whole line or on the function's domain."""
     anywhere = (
         "abs exp expm1 sin cos tan atan sinh cosh tanh asinh sigmoid erf erfc neg square floor ceil round trunc "
         "sign exp2 relu"
     )
-    cases = [Case(name, lambda y, p, t, c, f=getattr(torch, name): f(y * p)) for name in anywhere.split()]
-    for name in "log log1p log2 log10 sqrt rsqrt reciprocal".split():
-        cases.append(Case(name, lambda y, p, t, c, f=getattr(torch, name): f(y * p), low=0.3, high=2.0))
-    for name in "asin acos atanh".split():
-        cases.append(Case(name, lambda y, p, t, c, f=getattr(torch, name): f(y * p), low=-0.8, high=0.8))
+    cases = [_of_product(name, -1.5, 1.5) for name in anywhere.split()]
+    cases += [_of_product(name, 0.3, 2.0) for name in ["log", "log1p", "log2", "log10", "sqrt", "rsqrt", "reciprocal"]]
+    cases += [_of_product(name, -0.8, 0.8) for name in ["asin", "acos", "atanh"]]
     cases.append(Case("acosh", lambda y, p, t, c: torch.acosh(1 + y * p), low=0.3, high=2.0))
     return cases
 
@@ -162,9 +165,9 @@ def _rearranging() -> list[Case]:
         "index_2d": lambda x, p: (
             x.view(2, 3)[:, torch.tensor([2, 0, 2])] * p.view(2, 3)[torch.tensor([1, 0])]
         ).reshape(6),
-        "index_pair": lambda x, p: (
-            torch.outer(x, p)[torch.tensor([0, 1, 2, 3, 3, 5]), torch.tensor([1, 1, 4, 0, 0, 2])]
-        ),
+        "index_pair": lambda x, p: torch.outer(x, p)[
+            torch.tensor([0, 1, 2, 3, 3, 5]), torch.tensor([1, 1, 4, 0, 0, 2])
+        ],
         "index_select": lambda x, p: torch.index_select(x.view(2, 3), 1, torch.tensor([1, 1, 0])).reshape(6) * p,
         "index_add": lambda x, p: torch.zeros(6, dtype=x.dtype).index_add(0, torch.tensor([0, 2, 2, 5, 1, 1]), x * p),
         "gather": lambda x, p: torch.gather(x.view(2, 3), 1, torch.tensor([[2, 0, 0], [1, 1, 2]])).reshape(6) * p,
@@ -198,9 +201,9 @@ def _rearranging() -> list[Case]:
             "tanh": lambda x, p: torch.tanh(x.flip(0) * p) + torch.exp(x) * torch.sigmoid(p * x),
         }.items()
     ]
-    return [Case(name, lambda y, p, t, c, f=f: f(y, p)) for name, f in made.items()] + long + [
-        Case("in_place", _in_place)
-    ]
+    return (
+        [Case(name, lambda y, p, t, c, f=f: f(y, p)) for name, f in made.items()] + long + [Case("in_place", _in_place)]
+    )
 
 
 def _reductions() -> list[Case]:
@@ -256,9 +259,7 @@ def _products() -> list[Case]:
         "outer": lambda x, a, b, q: torch.outer(x, q) @ q + torch.outer(q, x).sum(0),
         "linear": lambda x, a, b, q: F.linear(torch.tanh(F.linear(x, a, q)), b),
         "linear_rows": lambda x, a, b, q: F.linear(torch.tanh(F.linear(torch.stack([x, x * x]), a, q)), b).sum(0),
-        "bmm": lambda x, a, b, q: torch.bmm(
-            torch.stack([b, b * 2]), torch.stack([a, a * a]) * x
-        ).sum(0) @ x,
+        "bmm": lambda x, a, b, q: torch.bmm(torch.stack([b, b * 2]), torch.stack([a, a * a]) * x).sum(0) @ x,
         "baddbmm": lambda x, a, b, q: torch.baddbmm(
             torch.eye(6, dtype=x.dtype).expand(2, 6, 6), torch.stack([b, b * 2]), torch.stack([a, a * a]) * x
         ).sum((0, 2)),

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from lowering_cases import Case
 
 from hybridsam_bridge.fields.plan import TorchPart
-
-from .lowering_cases import Case
 
 Arrays = dict[str, np.ndarray]
 OUTPUTS = {

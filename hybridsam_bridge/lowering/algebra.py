@@ -17,7 +17,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Function:
-    """``julia`` with {0}, {1}, {2}; ``value`` on NumPy arrays; ``result`` f, b, i or same; ``takes`` number, bool or any."""
+    """``julia`` with {0}, {1}, {2}; ``value`` in NumPy; ``result`` f, b, i or same; ``takes`` number, bool or any."""
 
     julia: str
     value: Callable[..., Any]
@@ -209,8 +209,9 @@ def _div(g: Any, args: list[Any], v: list[float | None], shape: Any, dtype: str)
         return args[0]
     if v[1] == -1.0:
         return simplify(g, "neg", [args[0]], shape, dtype)
-    power = v[1] is not None and math.frexp(v[1])[0] in (0.5, -0.5)  # the reciprocal is exact
-    return simplify(g, "mul", [args[0], g.full(1.0 / v[1], shape, dtype)], shape, dtype) if power else None
+    if v[1] is not None and math.frexp(v[1])[0] in (0.5, -0.5):  # a power of two: its reciprocal is exact
+        return simplify(g, "mul", [args[0], g.full(1.0 / v[1], shape, dtype)], shape, dtype)
+    return None
 
 
 def _neg(g: Any, args: list[Any], v: list[float | None], shape: Any, dtype: str) -> Any | None:

@@ -66,13 +66,9 @@ class Calls:
 
         ca, aa, ba = at(c0, sc[0]), at(a0, sa[0]), at(b0, sb[0])
         if n == 1:
-            self._line(
-                f"k_mv!({c}, {ca}, {sc[1]}, {a}, {aa}, {sa[1]}, {sa[2]}, {b}, {ba}, {sb[1]}, {m}, {k}, {add})"
-            )
+            self._line(f"k_mv!({c}, {ca}, {sc[1]}, {a}, {aa}, {sa[1]}, {sa[2]}, {b}, {ba}, {sb[1]}, {m}, {k}, {add})")
         elif m == 1:
-            self._line(
-                f"k_mv!({c}, {ca}, {sc[2]}, {b}, {ba}, {sb[2]}, {sb[1]}, {a}, {aa}, {sa[2]}, {n}, {k}, {add})"
-            )
+            self._line(f"k_mv!({c}, {ca}, {sc[2]}, {b}, {ba}, {sb[2]}, {sb[1]}, {a}, {aa}, {sa[2]}, {n}, {k}, {add})")
         else:
             self._line(
                 f"k_mm!({c}, {ca}, {sc[1]}, {sc[2]}, {a}, {aa}, {sa[1]}, {sa[2]}, "

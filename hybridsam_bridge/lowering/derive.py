@@ -60,9 +60,7 @@ def functions(traced: Traced, part: TorchPart) -> list[Function]:
             "gu,gc,gp,gt,v,u,c,p,t,w,k",
             _sinks(g, ("gu", traced.gu), ("gc", traced.gc), ("gt", traced.gt)) + pulled,
         ),
-        Function(
-            "hvp!", "gu,gc,gp,v,d,tau,u,c,p,t,w,k", _sinks(g, ("gu", traced.hu), ("gc", traced.hc)) + second
-        ),
+        Function("hvp!", "gu,gc,gp,v,d,tau,u,c,p,t,w,k", _sinks(g, ("gu", traced.hu), ("gc", traced.hc)) + second),
         Function("jvp!", "jd,d,u,c,p,t,w,k", _sinks(g, ("jd", jvp))),
     ]
 
@@ -122,9 +120,11 @@ def _push(g: Graph, sink: Sink) -> list[Sink]:
 
 def _worth_splitting(node: Node) -> bool:
     base, _, strides = layout(node)
-    return base.op in ("contract", "place", "scatter", "conv") and base.size == node.size and 0 not in [
-        s for s, n in zip(strides, node.shape, strict=True) if n > 1
-    ]
+    return (
+        base.op in ("contract", "place", "scatter", "conv")
+        and base.size == node.size
+        and 0 not in [s for s, n in zip(strides, node.shape, strict=True) if n > 1]
+    )
 
 
 def _through_view(item: Sink) -> Sink | None:

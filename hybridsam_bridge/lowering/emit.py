@@ -9,7 +9,7 @@ from hybridsam_bridge.lowering.calls import Calls
 from hybridsam_bridge.lowering.derive import Sink
 from hybridsam_bridge.lowering.ir import Node, dense, layout, positions, split_axes
 from hybridsam_bridge.lowering.scalars import Scalar, Scalars, number
-from hybridsam_bridge.lowering.schedule import Schedule, aligned, is_map, is_point, squeezed
+from hybridsam_bridge.lowering.schedule import Schedule, aligned, is_point
 
 _INLINE = 100  # longest text of an expression that is written where it is used
 
@@ -88,7 +88,7 @@ class Emitter:
                     stores.append((s.ready[node.index], f"w[{at + i + 1}] = {form}", value))
         for when, _, value in stores:
             self._use(value, when)
-        for key, nodes in s.loops.items():
+        for _key, nodes in s.loops.items():
             for node in nodes:
                 for arg in node.args:
                     point = self._point(arg)
@@ -201,15 +201,13 @@ class _Loop:
     def _text(self) -> None:
         patterns = [k[2] for k in self.reads] + [w[3] for w in self.writes]
         lengths, merged = _collapse(self.shape, patterns)
-        loads = []
+        loads: list[str] = []
         for (array, offset, _), name, strides in zip(self.reads, self.reads.values(), merged, strict=False):
             line = f"{name} = {array}[{_index(offset, strides)}]"
             (self.before if not any(strides) else loads).append(line)
         stores = [
             f"{array}[{_index(offset, strides)}] {operator} {value}"
-            for (array, operator, offset, _, value), strides in zip(
-                self.writes, merged[len(self.reads) :], strict=True
-            )
+            for (array, operator, offset, _, value), strides in zip(self.writes, merged[len(self.reads) :], strict=True)
         ]
         lines = self.e.lines
         lines += self.before
@@ -232,9 +230,7 @@ def _index(offset: int, strides: Sequence[int]) -> str:
     return " + ".join(parts)
 
 
-def _collapse(
-    shape: Sequence[int], patterns: Sequence[tuple[int, ...]]
-) -> tuple[list[int], list[tuple[int, ...]]]:
+def _collapse(shape: Sequence[int], patterns: Sequence[tuple[int, ...]]) -> tuple[list[int], list[tuple[int, ...]]]:
     """Merge neighbouring axes that are contiguous in every access: fewer, longer loops."""
     lengths: list[int] = []
     columns: list[list[int]] = []  # strides of every access, an axis at a time

@@ -282,7 +282,11 @@ class Graph:
         return self.permute(self.reshape(done, moved.shape), back)
 
     def place(
-        self, shape: Sequence[int], pieces: Iterable[tuple[Node, int, Sequence[int]]], fill: float = 0.0, dtype: str = "f"
+        self,
+        shape: Sequence[int],
+        pieces: Iterable[tuple[Node, int, Sequence[int]]],
+        fill: float = 0.0,
+        dtype: str = "f",
     ) -> Node:
         """Write pieces, in order, into a tensor of ``fill``. Each comes with its offset and strides there."""
         shape = tuple(shape)

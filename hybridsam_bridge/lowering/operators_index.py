@@ -178,7 +178,7 @@ def _select_reduction(g: Graph, out: Any, grad: Node, dim: int, index: Node, siz
     shape = tuple(out.shape)
     if not shape:
         return grad
-    kept = shape[: dim % len(shape)] + (1,) + shape[dim % len(shape) + 1 :]
+    kept = (*shape[: dim % len(shape)], 1, *shape[dim % len(shape) + 1 :])
     zero = g.full(0.0, shape)
     return _scatter_add(g, out, zero, dim, g.reshape(index, kept), g.reshape(grad, kept))
 
@@ -189,9 +189,9 @@ def _mask(g: Graph, x: Node, keep: np.ndarray) -> Node:
 
 @entry("tril")
 def _tril(g: Graph, out: Any, x: Node, diagonal: int = 0) -> Node:
-    return _mask(g, x, np.tri(*x.shape[-2:], k=diagonal))
+    return _mask(g, x, np.tri(x.shape[-2], x.shape[-1], diagonal))
 
 
 @entry("triu")
 def _triu(g: Graph, out: Any, x: Node, diagonal: int = 0) -> Node:
-    return _mask(g, x, 1.0 - np.tri(*x.shape[-2:], k=diagonal - 1))
+    return _mask(g, x, 1.0 - np.tri(x.shape[-2], x.shape[-1], diagonal - 1))

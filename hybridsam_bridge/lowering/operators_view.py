@@ -10,7 +10,7 @@ from hybridsam_bridge.lowering.registry import entry, kind_of, literal
 
 
 @literal(
-    *"zeros zeros_like new_zeros empty empty_like new_empty empty_strided new_empty_strided".split(),
+    *["zeros", "zeros_like", "new_zeros", "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"],
     "_efficientzerotensor",
 )
 def _zeros(g: Graph, out: Any, *args: Any, **kwargs: Any) -> Node:

@@ -25,7 +25,17 @@ LITERALS: set[str] = set()
 
 # Operators whose result, or whose result's shape, Python or torch takes from the values themselves.
 DATA_DEPENDENT = frozenset(
-    {"_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "masked_select", "_unique2", "unique_dim", "allclose"}
+    {
+        "_local_scalar_dense",
+        "item",
+        "is_nonzero",
+        "equal",
+        "nonzero",
+        "masked_select",
+        "_unique2",
+        "unique_dim",
+        "allclose",
+    }
 )
 
 

@@ -120,9 +120,7 @@ class _Batch:
     def _view(self, node: Node) -> Node:
         base = node.args[0]
         offset, strides = node.attrs
-        return look_through(
-            self.g, self.done[base.index], (self.count, *node.shape), offset, (base.size, *strides)
-        )
+        return look_through(self.g, self.done[base.index], (self.count, *node.shape), offset, (base.size, *strides))
 
     def _ew(self, node: Node) -> Node:
         args = [self.lift(a) for a in node.args]
@@ -153,8 +151,7 @@ class _Batch:
     def _place(self, node: Node) -> Node:
         fill, where = node.attrs
         pieces = [
-            (self.lift(a), offset, (node.size, *strides))
-            for a, (offset, strides) in zip(node.args, where, strict=True)
+            (self.lift(a), offset, (node.size, *strides)) for a, (offset, strides) in zip(node.args, where, strict=True)
         ]
         return self.g.place((self.count, *node.shape), pieces, fill, node.dtype)
 

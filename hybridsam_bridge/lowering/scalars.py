@@ -43,7 +43,8 @@ class Scalars:
     _owner: dict[int, list[tuple[int, int] | None]] = field(default_factory=dict)
 
     def _make(self, op: str, args: Sequence[Scalar], attrs: tuple[Any, ...], dtype: str, stage: int) -> Scalar:
-        key = (op, tuple(a.index for a in args), repr(attrs), dtype)
+        marks = (attrs[0].index, attrs[1]) if op == "load" else repr(attrs)
+        key = (op, tuple(a.index for a in args), marks, dtype)
         found = self._known.get(key)
         if found is None:
             found = Scalar(op, tuple(args), attrs, dtype, len(self.nodes), stage)

@@ -15,7 +15,6 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -23,6 +22,7 @@ from hybridsam_bridge.errors import HybridSAMError, UnsupportedOperation
 from hybridsam_bridge.fields.plan import TorchPart
 from hybridsam_bridge.lowering import operators, registry
 from hybridsam_bridge.lowering.ir import Graph, Node
+from hybridsam_bridge.lowering.symbols import Spelling, Symbol
 
 _TORCH = str(Path(torch.__file__).parent)
 _HERE = str(Path(__file__).parent)
@@ -87,62 +87,6 @@ def _user_line() -> str | None:
 
 class _Mutates(Exception):
     """The code writes in place: torch has to rewrite it (functionalize), which costs it a second of imports."""
-
-
-class Symbol(torch.Tensor):
-    """A tensor that stands for a node. It has no storage, so that nothing can read numbers out of it unseen."""
-
-    node: Node
-    value: torch.Tensor  # example numbers, for shapes and dtypes
-
-    @staticmethod
-    def make(node: Node, value: torch.Tensor, requires_grad: bool = False) -> Symbol:
-        if node.shape != tuple(value.shape):
-            raise AssertionError(f"{node.op}: traced shape {node.shape}, torch has {tuple(value.shape)}")
-        if value._is_zerotensor():  # torch's zeros without memory, which would bring its own multiplication
-            value = torch.zeros(value.shape, dtype=value.dtype)
-        made: Symbol = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
-            Symbol, value.shape, dtype=value.dtype, requires_grad=requires_grad
-        )
-        made.node, made.value = node, value.contiguous()
-        return made
-
-    __torch_function__ = torch._C._disabled_torch_function_impl
-
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
-        return f"Symbol({self.node.op}, {tuple(self.shape)}, {self.dtype})"
-
-    @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        raise AssertionError("a symbol was used outside its recorder")
-
-
-def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    if x.dim() != 1 or weight.dim() != 2:
-        return torch.nn.functional.linear(x, weight, bias)
-    product = torch.mv(weight, x)
-    return product if bias is None else product + bias
-
-
-def _matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    if isinstance(b, torch.Tensor) and a.dim() == 1 and b.dim() == 2:
-        return torch.mv(b.t(), a)
-    return torch.matmul(a, b)
-
-
-_VECTOR_PRODUCTS: dict[Any, Callable[..., torch.Tensor]] = {
-    torch.nn.functional.linear: _linear,
-    torch.matmul: _matmul,
-    torch.Tensor.matmul: _matmul,
-    torch.Tensor.__matmul__: _matmul,
-}
-
-
-class _Spelling(TorchFunctionMode):
-    """Spells products with a vector so that torch does not compute them in place."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return _VECTOR_PRODUCTS.get(func, func)(*args, **(kwargs or {}))
 
 
 class Recorder(TorchDispatchMode):
@@ -270,10 +214,11 @@ def _rewritten(part: TorchPart, n: int, nc: int) -> Callable[..., Any]:
     """
     recorder = Recorder(Graph(), pure=False)
     x, params = _symbols(recorder.graph, part, n, nc, requires_grad=False)
-    recorder.tape = tape = []
+    tape: list[tuple[Any, Any, Any, Any]] = []
+    recorder.tape = tape
     start = [x["t"], x["u"], x["c"], *params]
     run = torch.func.functionalize(part.fn, remove="mutations_and_views")
-    with recorder, _Spelling():
+    with recorder, Spelling():
         result = run(x["t"], x["u"], x["c"], params)
 
     def play(t: Any, u: Any, c: Any, params: Sequence[Any]) -> Any:
@@ -329,7 +274,7 @@ def _record(fn: Callable[..., Any], part: TorchPart, n: int, nc: int) -> Traced:
     graph = Graph()
     recorder = Recorder(graph, pure=True)
     x, params = _symbols(graph, part, n, nc, requires_grad=True)
-    with torch.enable_grad(), recorder, _Spelling():
+    with torch.enable_grad(), recorder, Spelling():
         f, first, second = _derive(fn, x, params)
     zeros = [graph.full(0.0, p.shape) for p in (x["t"], x["u"], x["c"], *params, x["v"])]
     gt, gu, gc, *gp = [z if g is None else recorder.node(g) for g, z in zip(first, zeros, strict=False)]
@@ -341,6 +286,11 @@ def _record(fn: Callable[..., Any], part: TorchPart, n: int, nc: int) -> Traced:
 def _explained(error: Exception, part: TorchPart) -> Exception:
     """torch's refusals to let a symbol's numbers out, with advice; other errors as they are."""
     text = str(error)
+    if "leaf Variable" in text and "in-place" in text:
+        return UnsupportedOperation(
+            f"{part.name}: the right-hand side writes into one of its arguments or parameters in place. It must be a "
+            "pure function: work on a clone."
+        )
     if "derivative for" in text and "is not implemented" in text:
         return UnsupportedOperation(
             f"{part.name}: torch itself has no second derivative here ({text.splitlines()[0]}). Rewrite the "
