@@ -30,7 +30,8 @@ class _Replay:
 
     def run(self, y0: Tensor) -> Tensor:
         steps, start = self.steps, self.ts[0].detach()
-        u = self._shifted(y0, start.expand(len(y0)), start - self.ts[0].expand(len(y0)), self.context)
+        begin = self.ts[0].expand(len(y0))
+        u = self._shifted(y0, begin, start - begin, self.context)
         u = u[steps.ranking]
         rows, samples, outputs = [], [], []
         offset = len(steps.t)
@@ -69,7 +70,7 @@ class _Replay:
         derivative for the times."""
         if not self.ts.requires_grad:
             return y
-        start = (t + 0 * by, y)
+        start = (t, y)
         tangent = (torch.ones_like(t), self.rhs(t, y, c, self.params))
         slope, bend = torch.func.jvp(lambda t, y: self.rhs(t, y, c, self.params), start, tangent)[:2]
         return y + by[:, None] * slope + 0.5 * (by**2)[:, None] * bend
