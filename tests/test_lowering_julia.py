@@ -13,7 +13,7 @@ from hybridsam_bridge.lowering.program import lower
 
 pytestmark = pytest.mark.julia
 
-# vjpu! and jvp! of a lone operator repeat what vjp! and jac! say; whole models check all.
+# vjpu! and tgrad! of a lone operator repeat what vjp! says; whole models check all.
 FOR_OPERATORS = ("f!", "jac!", "vjp!", "hvp!")
 
 
@@ -23,7 +23,7 @@ def check(case: Case, names: tuple[str, ...]) -> None:
     program = lower(part, case.n, case.nc)
     wanted = expected(part, values)
     for name in names:
-        got = backend.evaluate(program, name, values)
+        got = backend.evaluate(program, name.removesuffix("!"), values)
         for output, value in wanted[name].items():
             # Functions of one number are within a few units in the last place of torch's; sums of a few
             # hundred terms in another order stay below 1e-12 of the larger of 1 and the value.
@@ -38,7 +38,7 @@ def test_operator(case: Case) -> None:
 
 @pytest.mark.parametrize("case", GROUPS["composites"], ids=lambda c: c.name)
 def test_model(case: Case) -> None:
-    check(case, ("f!", "jac!", "tgrad!", "vjpu!", "vjp!", "hvp!", "jvp!"))
+    check(case, ("f!", "jac!", "tgrad!", "vjpu!", "vjp!", "hvp!"))
 
 
 @pytest.mark.parametrize("name", ["network_norm", "brusselator", "in_place"])
