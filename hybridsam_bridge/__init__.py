@@ -5,7 +5,10 @@ Importing this package starts nothing; Julia is started by the first solve that 
 
 from hybridsam_bridge import pde
 from hybridsam_bridge.config import configure
+from hybridsam_bridge.diagnostics.identifiability import identifiability
+from hybridsam_bridge.diagnostics.profile import profile_likelihood
 from hybridsam_bridge.diagnostics.share import explained_share
+from hybridsam_bridge.diagnostics.sharpness import sharpness
 from hybridsam_bridge.errors import (
     BackendCrashed,
     BackendUnavailable,
@@ -87,10 +90,13 @@ __all__ = [
     "WeightDecay",
     "configure",
     "explained_share",
+    "identifiability",
     "neural_parameters",
     "parameter_roles",
     "pde",
     "physical_values",
+    "profile_likelihood",
     "scientific_parameters",
+    "sharpness",
     "solve",
 ]

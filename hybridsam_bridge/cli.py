@@ -1,4 +1,4 @@
-"""The command line: ``hybridsam-bridge doctor | setup-julia | train``."""
+"""The command line: ``hybridsam-bridge doctor | setup-julia | train | compare``."""
 
 from __future__ import annotations
 
@@ -55,6 +55,14 @@ def train(
     from hybridsam_bridge.tasks.command import train_command
 
     raise typer.Exit(train_command(config, set_ or [], resume, dry_run, not quiet, typer.echo))
+
+
+@app.command()
+def compare(runs: Annotated[list[Path], typer.Argument(help="Run folders.")]) -> None:
+    """Table several runs: settings that differ, losses, parameters."""
+    from hybridsam_bridge.tasks.compare import compare as table
+
+    typer.echo(table(runs))
 
 
 def main() -> None:

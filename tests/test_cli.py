@@ -167,6 +167,25 @@ def test_other_bad_calls(run, tmp_path):
         assert message in err, args
 
 
+def test_compare_tables_what_differs(run, tmp_path):
+    for steps, rho in ((2, 0.1), (3, 0.0)):
+        run("train", "config.toml", "--quiet", "--set", f"train.steps={steps}", "--set", f"optimizer.rho={rho}")
+    folders = sorted((tmp_path / "runs").iterdir())
+    code, out, _ = run("compare", *map(str, folders))
+    assert code == 0
+    header, *rows = out.splitlines()
+    assert header.split()[:6] == ["run", "optimizer.rho", "train.steps", "ended", "steps", "best"]
+    assert "optimizer.lr" not in header, "the same in both"
+    assert [row.split()[:5] for row in rows] == [
+        [folders[0].name, "0.1", "2", "finished", "2"],
+        [folders[1].name, "0", "3", "finished", "3"],
+    ]
+    assert header.split()[6:] == ["k", "loss"]
+    code, _, err = run("compare", str(tmp_path))
+    assert code == 1
+    assert "no config.json; is it a run folder?" in err
+
+
 def test_doctor_reports_every_backend_and_the_choice(run):
     code, out, _ = run("doctor")
     assert code == 0

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from hybridsam_bridge.errors import InvalidInput
-from hybridsam_bridge.objectives.noise import Gaussian
+from hybridsam_bridge.objectives.noise import Gaussian, Noise
 
 Batch = dict[str, torch.Tensor]
 
@@ -113,12 +113,12 @@ class DataLoss(nn.Module):
 
     def __init__(
         self,
-        noise: nn.Module | None = None,
+        noise: Noise | None = None,
         penalties: Sequence[Callable[[nn.Module, Batch], torch.Tensor]] = (),
         predict: Callable[[nn.Module, Batch], torch.Tensor] | None = None,
     ):
         super().__init__()
-        self.noise = Gaussian() if noise is None else noise
+        self.noise: Noise = Gaussian() if noise is None else noise
         self.penalties = list(penalties)
         self.predict = predict or predict_batch
         self.dropped = 0
@@ -131,8 +131,16 @@ class DataLoss(nn.Module):
             total = total + penalty(model, batch)
         return total
 
+    def total(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Negative log-likelihood summed over all measured values, without penalties."""
+        return self._entries(model, batch)[0].sum()
+
     def per_sample(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss of each sample (B,), zero where its solve failed, and which did not fail (B,)."""
+        nll, good = self._entries(model, batch)
+        return nll.flatten(1).sum(1) / batch["mask"].flatten(1).sum(1).clamp(min=1), good
+
+    def _entries(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         predicted = self.predict(model, batch)
         observed, mask = batch["y"], batch["mask"]
         predicted = predicted.expand(observed.shape) if predicted.ndim < observed.ndim else predicted
@@ -142,8 +150,7 @@ class DataLoss(nn.Module):
         # A NaN that is only multiplied by zero still poisons the gradient: replace it before it is used.
         used = mask & good.reshape(-1, *[1] * (mask.ndim - 1))
         nll = self.noise(torch.where(used, predicted, observed), observed)
-        counts = mask.flatten(1).sum(1).clamp(min=1)
-        return torch.where(used, nll, torch.zeros_like(nll)).flatten(1).sum(1) / counts, good
+        return torch.where(used, nll, torch.zeros_like(nll)), good
 
 
 def predict_batch(model: nn.Module, batch: Batch) -> torch.Tensor:

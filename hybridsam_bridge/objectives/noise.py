@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any
 
 import torch
 from torch import nn
@@ -41,6 +40,10 @@ class Noise(nn.Module):
     def forward(self, predicted: torch.Tensor, observed: torch.Tensor) -> torch.Tensor:
         """-log p(observed | predicted), the shape of ``observed``."""
 
+    def information(self, predicted: torch.Tensor) -> torch.Tensor:
+        """Fisher information that one value carries about its prediction, 1 / unit²; here 1 / sigma²."""
+        return torch.ones_like(predicted) / self.sigma.detach() ** 2
+
 
 class Gaussian(Noise):
     """observed = predicted + sigma * normal; sigma in the unit of the observation."""
@@ -63,6 +66,10 @@ class LogNormal(Noise):
         residual = (observed.log() - predicted.log()) / self.sigma
         return 0.5 * residual**2 + self.log_sigma + _HALF_LOG_2PI + observed.log()
 
+    def information(self, predicted: torch.Tensor) -> torch.Tensor:
+        """1 / (sigma * predicted)²."""
+        return 1.0 / (self.sigma.detach() * predicted) ** 2
+
 
 class Relative(Noise):
     """Normal with standard deviation sqrt(floor² + (sigma * predicted)²); sigma has no unit.
@@ -81,5 +88,11 @@ class Relative(Noise):
         variance = self.floor**2 + (self.sigma * predicted) ** 2
         return 0.5 * (observed - predicted) ** 2 / variance + 0.5 * variance.log() + _HALF_LOG_2PI
 
-    def extra_repr(self) -> Any:
+    def information(self, predicted: torch.Tensor) -> torch.Tensor:
+        """Of mean and variance, which both depend on the prediction."""
+        sigma = self.sigma.detach()
+        variance = self.floor**2 + (sigma * predicted) ** 2
+        return 1.0 / variance + 2.0 * (sigma**2 * predicted / variance) ** 2
+
+    def extra_repr(self) -> str:
         return f"floor={self.floor}"
