@@ -42,11 +42,15 @@ class Calls:
 
     # ---- products ----
     def _contract(self, node: Node) -> None:
+        if node.index in self.e.s.pairs:
+            self._two_updates(node, self.e.s.pairs[node.index])
+            return
         batch, m, n = node.shape
         k = node.args[0].shape[2]
         (a, a0, sa), (b, b0, sb) = self._source(node.args[0]), self._source(node.args[1])
         sink = self.e.s.direct.get(node.index)
-        add = "true" if sink else "false"
+        started = len(node.args) == 3
+        add = "true" if sink or started else "false"
         if sink:
             array, start = self.e.target(sink.target)
             c, c0 = array, start + sink.offset
@@ -57,6 +61,13 @@ class Calls:
         else:
             c, c0 = self.e.home(node)
             sc = dense(node.shape)
+        if started:
+            start_at = self._source(node.args[2])
+            if batch == 1 and 1 in (m, n) and not sink:
+                axis = 1 if n == 1 else 2
+                self._biased(c, c0, start_at, axis, node)
+                return
+            self._strided("k_add!" if sink else "k_copy!", (c, c0, sc), start_at, node.shape)
         looped = batch > 1
         if looped:
             self._line(f"for b = 0:{batch - 1}")
@@ -76,6 +87,34 @@ class Calls:
             )
         if looped:
             self._line("end")
+
+    def _two_updates(self, one: Node, two: Node) -> None:
+        """C += a b' + c d', each product in its own orientation."""
+        sinks = [self.e.s.direct[n.index] for n in (one, two)]
+        strides = [split_axes(s.shape, s.strides, n.shape) for s, n in zip(sinks, (one, two), strict=True)]
+        if strides[0] is None or strides[1] is None:
+            raise AssertionError("an output that is not a matrix")
+        array, start = self.e.target(sinks[0].target)
+        (_, m, n), (_, row, column) = one.shape, strides[0]
+        vectors = []
+        for node, own in zip((one, two), strides, strict=True):
+            assert own is not None
+            (a, a0, sa), (b, b0, sb) = (self._source(x) for x in node.args)
+            pair = [(a, a0, sa[1]), (b, b0, sb[2])]
+            vectors += pair if own[1:] == (row, column) else pair[::-1]
+        texts = [f"{name}, {offset}, {stride}" for name, offset, stride in vectors]
+        self._line(f"k_updates!({array}, {start + sinks[0].offset}, {row}, {column}, {', '.join(texts)}, {m}, {n})")
+
+    def _biased(self, c: str, c0: int, start: tuple[str, int, tuple[int, ...]], axis: int, node: Node) -> None:
+        """Matrix times vector plus vector, the layer of a network, in one call."""
+        matrix, vector = node.args[:2] if axis == 1 else node.args[1::-1]
+        (a, a0, sa), (b, b0, sb) = self._source(matrix), self._source(vector)
+        row, inner = (sa[1], sa[2]) if axis == 1 else (sa[2], sa[1])
+        count, k = node.size, node.args[0].shape[2]
+        self._line(
+            f"k_mvb!({c}, {c0}, {a}, {a0}, {row}, {inner}, {b}, {b0}, {sb[axis]}, "
+            f"{start[0]}, {start[1]}, {start[2][axis]}, {count}, {k})"
+        )
 
     # ---- along an axis ----
     def _reduce(self, node: Node) -> None:

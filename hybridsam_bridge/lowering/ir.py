@@ -113,7 +113,7 @@ def positions(shape: Sequence[int], offset: int, strides: Sequence[int]) -> np.n
 
 def _identity(node: Node) -> bool:
     base, offset, strides = layout(node)
-    return base.op == "eye" and not offset and node.size == base.size and sorted(strides) == sorted(dense(node.shape))
+    return base.op == "eye" and not offset and node.shape == (1, *base.shape) and 0 not in strides[1:]
 
 
 class Graph:
@@ -219,7 +219,20 @@ class Graph:
                 dtype = "b"
             elif kind == "same":
                 dtype = "f" if any(a.dtype == "f" for a in nodes) else dtype
-        return algebra.simplify(self, name, [self.expand(a, shape) for a in nodes], shape, dtype)
+        wide = [self.expand(a, shape) for a in nodes]
+        outer = self._outer(wide, shape) if name == "mul" else None
+        return outer if outer is not None else algebra.simplify(self, name, wide, shape, dtype)
+
+    def _outer(self, args: Sequence[Node], shape: Shape) -> Node | None:
+        """A broadcast product of a column and a row as what it is, for the rank-one kernels."""
+        if len(shape) != 2 or math.prod(shape) < 64 or min(shape) < 2 or any(a.literal is not None for a in args):
+            return None
+        for a, b in (args, args[::-1]):
+            if layout(a)[2][1] == 0 and layout(b)[2][0] == 0 and layout(a)[2][0] and layout(b)[2][1]:
+                column, row = self.narrow(a, 1, 0, 1), self.narrow(b, 0, 0, 1)
+                product = self.contract(self.reshape(column, (1, shape[0], 1)), self.reshape(row, (1, 1, shape[1])))
+                return self.reshape(product, shape)
+        return None
 
     def _as_kind(self, node: Node, takes: str) -> Node:
         if takes == "number" and node.dtype == "b":
@@ -234,10 +247,12 @@ class Graph:
         """Elementwise node as it stands; arguments already have ``shape``."""
         return self.make("ew", tuple(args), (name,), shape, dtype)
 
-    def contract(self, a: Node, b: Node) -> Node:
-        """(B, M, K) x (B, K, N) -> (B, M, N)."""
+    def contract(self, a: Node, b: Node, start: Node | None = None) -> Node:
+        """(B, M, K) x (B, K, N) -> (B, M, N), added to ``start`` (B, M, N) if that is given."""
         batch, m, k = a.shape
         n = b.shape[2]
+        if start is not None:
+            return self.make("contract", (a, b, start), (), (batch, m, n), "f")
         if a.literal == 0.0 or b.literal == 0.0 or k == 0:
             return self.full(0.0, (batch, m, n))
         if _identity(a):

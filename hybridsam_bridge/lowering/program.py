@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hybridsam_bridge.fields.plan import TorchPart
 from hybridsam_bridge.lowering.derive import Function, depends_on, functions
 from hybridsam_bridge.lowering.emit import Emitter
+from hybridsam_bridge.lowering.fuse import fuse
 from hybridsam_bridge.lowering.ir import Graph, reachable
 from hybridsam_bridge.lowering.schedule import Limits, schedule
 from hybridsam_bridge.lowering.trace import trace
@@ -55,7 +56,7 @@ def lower(part: TorchPart, n: int, nc: int) -> Program:
     """
     traced = trace(part, n, nc)
     graph = traced.graph
-    made = functions(traced, part)
+    made = [fuse(graph, function) for function in functions(traced, part)]
     offsets = np.cumsum([0, *(c.size for c in graph.constants)]).tolist()
     texts, workspace = [], 0
     with _deep_recursion():

@@ -72,7 +72,7 @@ def rebuild(g: Graph, node: Node, args: Sequence[Node]) -> Node:
             return g.make("ew", tuple(args), node.attrs, node.shape, node.dtype)
         return g.ew(node.attrs[0], *args, dtype=node.dtype)
     if node.op == "contract":
-        return g.contract(args[0], args[1])
+        return g.contract(*args)
     if node.op == "reduce":
         return g.reduce(node.attrs[0], args[0], [1], dtype=node.dtype)
     if node.op == "scan":
@@ -135,9 +135,10 @@ class _Batch:
         if b.index not in self.done:
             left = g.reshape(g.permute(self.lift(a), (1, 0, 2, 3)), (batch, count * m, k))
             return g.permute(g.reshape(g.contract(left, b), (batch, count, m, n)), (1, 0, 2, 3))
-        if a.index not in self.done:
-            right = g.reshape(g.permute(self.lift(b), (1, 2, 0, 3)), (batch, k, count * n))
-            return g.permute(g.reshape(g.contract(a, right), (batch, m, count, n)), (2, 0, 1, 3))
+        if a.index not in self.done:  # transposed, so that each sample's result is a row of its own
+            right = g.reshape(g.permute(self.lift(b), (1, 0, 3, 2)), (batch, count * n, k))
+            rows = g.contract(right, g.permute(a, (0, 2, 1)))
+            return g.permute(g.reshape(rows, (batch, count, n, m)), (1, 0, 3, 2))
         left = g.reshape(self.lift(a), (count * batch, m, k))
         right = g.reshape(self.lift(b), (count * batch, k, n))
         return g.reshape(g.contract(left, right), (count, batch, m, n))

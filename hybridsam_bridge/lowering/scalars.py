@@ -115,7 +115,7 @@ class Scalars:
         _, m, n = node.shape
         k = node.args[0].shape[2]
         b, row, column = i // (m * n), i // n % m, i % n
-        terms = []
+        terms = [self.argument(node, 2, i)] if len(node.args) == 3 else []
         for j in range(k):
             left = self.argument(node, 0, (b * m + row) * k + j)
             right = self.argument(node, 1, (b * k + j) * n + column)

@@ -25,6 +25,18 @@
     return nothing
 end
 
+# y = b + A x
+@noinline function k_mvb!(
+    y::Vector{Float64}, y0::Int, A::Vector{Float64}, a0::Int, ar::Int, ac::Int, x::Vector{Float64}, x0::Int, xs::Int,
+    b::Vector{Float64}, b0::Int, bs::Int, m::Int, k::Int,
+)
+    @inbounds @simd ivdep for i = 0:m-1
+        y[y0+1+i] = b[b0+1+i*bs]
+    end
+    k_mv!(y, y0, 1, A, a0, ar, ac, x, x0, xs, m, k, true)
+    return nothing
+end
+
 # At most four columns, in one pass over y.
 @inline function _mv_few_columns!(y, y0, A, a0, ar, ac, x, x0, xs, m, k, add)
     q = x0 + 1
@@ -143,10 +155,14 @@ end
 end
 
 @inline function _mm!(C, c0, cr, cc, A, a0, ar, ac, B, b0, br, bc, m, n, k, add)
-    if m * n * k > 64_000 && min(m, n) >= 8 && cc == 1 && (ac == 1 || ar == 1) && (bc == 1 || br == 1)
+    blas = cc == 1 && (ac == 1 || ar == 1) && (bc == 1 || br == 1)
+    slow = bc != 1 && (ac != 1 || br != 1)  # no good loop below
+    if blas && (m * n * k > 64_000 && min(m, n) >= 8 || slow && m * n * k > 2_000)
         _gemm!(C, c0, cr, A, a0, ar, ac, B, b0, br, bc, m, n, k, add)
-    elseif cc == 1 && bc == 1 && k <= 2 && add && n >= 8
-        _rank_two!(C, c0, cr, A, a0, ar, ac, B, b0, br, m, n, k)
+    elseif k == 1 && add && n <= 4
+        _narrow_update!(C, c0, cr, cc, A, a0, ar, B, b0, bc, m, n)
+    elseif cc == 1 && bc == 1 && k == 1 && add
+        _update!(C, c0, cr, A, a0, ar, B, b0, m, n)
     elseif cc == 1 && bc == 1
         _mm_rows!(C, c0, cr, A, a0, ar, ac, B, b0, br, m, n, k, add)
     elseif ac == 1 && br == 1
@@ -166,35 +182,81 @@ end
     return nothing
 end
 
-# The updates of a weight gradient, C += a b' (+ c d'), four rows of C for each load of b.
-@inline function _rank_two!(C, c0, cr, A, a0, ar, ac, B, b0, br, m, n, k)
+# The update of a weight gradient, C += a b', four rows of C for each load of b.
+@inline function _update!(C, c0, cr, a, a0, as, b, b0, m, n)
     i = 0
     @inbounds while i + 4 <= m
-        q0, p = c0 + i * cr, a0 + 1 + i * ar
+        q0, p = c0 + i * cr, a0 + 1 + i * as
         q1, q2, q3 = q0 + cr, q0 + 2cr, q0 + 3cr
-        v0, v1, v2, v3 = A[p], A[p+ar], A[p+2ar], A[p+3ar]
-        if k == 1
-            @simd ivdep for j = 1:n
-                b = B[b0+j]
-                C[q0+j] = muladd(v0, b, C[q0+j])
-                C[q1+j] = muladd(v1, b, C[q1+j])
-                C[q2+j] = muladd(v2, b, C[q2+j])
-                C[q3+j] = muladd(v3, b, C[q3+j])
-            end
-        else
-            o = p + ac
-            u0, u1, u2, u3 = A[o], A[o+ar], A[o+2ar], A[o+3ar]
-            @simd ivdep for j = 1:n
-                b, d = B[b0+j], B[b0+br+j]
-                C[q0+j] = muladd(u0, d, muladd(v0, b, C[q0+j]))
-                C[q1+j] = muladd(u1, d, muladd(v1, b, C[q1+j]))
-                C[q2+j] = muladd(u2, d, muladd(v2, b, C[q2+j]))
-                C[q3+j] = muladd(u3, d, muladd(v3, b, C[q3+j]))
-            end
+        v0, v1, v2, v3 = a[p], a[p+as], a[p+2as], a[p+3as]
+        @simd ivdep for j = 1:n
+            x = b[b0+j]
+            C[q0+j] = muladd(v0, x, C[q0+j])
+            C[q1+j] = muladd(v1, x, C[q1+j])
+            C[q2+j] = muladd(v2, x, C[q2+j])
+            C[q3+j] = muladd(v3, x, C[q3+j])
         end
         i += 4
     end
-    i < m && _mm_rows!(C, c0 + i * cr, cr, A, a0 + i * ar, ar, ac, B, b0, br, m - i, n, k, true)
+    @inbounds while i < m
+        q, v = c0 + i * cr, a[a0+1+i*as]
+        @simd ivdep for j = 1:n
+            C[q+j] = muladd(v, b[b0+j], C[q+j])
+        end
+        i += 1
+    end
+    return nothing
+end
+
+# The same for a matrix of at most four columns: run down the columns.
+@inline function _narrow_update!(C, c0, cr, cc, a, a0, as, b, b0, bs, m, n)
+    @inbounds for j = 0:n-1
+        q, v = c0 + 1 + j * cc, b[b0+1+j*bs]
+        @simd ivdep for i = 0:m-1
+            C[q+i*cr] = muladd(a[a0+1+i*as], v, C[q+i*cr])
+        end
+    end
+    return nothing
+end
+
+# C += a b' + c d' in one pass
+@noinline function k_updates!(
+    C::Vector{Float64}, c0::Int, cr::Int, cc::Int, a::Vector{Float64}, a0::Int, as::Int, b::Vector{Float64}, b0::Int,
+    bs::Int, c::Vector{Float64}, e0::Int, cs::Int, d::Vector{Float64}, d0::Int, ds::Int, m::Int, n::Int,
+)
+    if cc == 1 && bs == 1 && ds == 1 && n > 4
+        _updates!(C, c0, cr, a, a0, as, b, b0, c, e0, cs, d, d0, m, n)
+    elseif cr == 1 && as == 1 && cs == 1 && m > 4
+        _updates!(C, c0, cc, b, b0, bs, a, a0, d, d0, ds, c, e0, n, m)
+    elseif m < n
+        _narrow_update!(C, c0, cc, cr, b, b0, bs, a, a0, as, n, m)
+        _narrow_update!(C, c0, cc, cr, d, d0, ds, c, e0, cs, n, m)
+    else
+        _narrow_update!(C, c0, cr, cc, a, a0, as, b, b0, bs, m, n)
+        _narrow_update!(C, c0, cr, cc, c, e0, cs, d, d0, ds, m, n)
+    end
+    return nothing
+end
+
+@inline function _updates!(C, c0, cr, a, a0, as, b, b0, c, e0, cs, d, d0, m, n)
+    i = 0
+    @inbounds while i + 2 <= m
+        q0, p, r = c0 + i * cr, a0 + 1 + i * as, e0 + 1 + i * cs
+        q1 = q0 + cr
+        v0, v1, u0, u1 = a[p], a[p+as], c[r], c[r+cs]
+        @simd ivdep for j = 1:n
+            x, y = b[b0+j], d[d0+j]
+            C[q0+j] = muladd(u0, y, muladd(v0, x, C[q0+j]))
+            C[q1+j] = muladd(u1, y, muladd(v1, x, C[q1+j]))
+        end
+        i += 2
+    end
+    @inbounds if i < m
+        q, v, u = c0 + i * cr, a[a0+1+i*as], c[e0+1+i*cs]
+        @simd ivdep for j = 1:n
+            C[q+j] = muladd(u, d[d0+j], muladd(v, b[b0+j], C[q+j]))
+        end
+    end
     return nothing
 end
 
