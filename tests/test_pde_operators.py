@@ -115,7 +115,7 @@ def test_second_order_is_symmetric_and_negative(points, ends):
         assert spectrum[-1] < -1  # the lowest mode decays at least as cos(πx/2), at a rate near π²/4
 
 
-@pytest.mark.parametrize(("points", "ends"), ONE_D + [("cells", (NEUMANN, NEUMANN)), ("nodes", (NEUMANN, NEUMANN))])
+@pytest.mark.parametrize(("points", "ends"), [*ONE_D, ("cells", (NEUMANN, NEUMANN)), ("nodes", (NEUMANN, NEUMANN))])
 def test_fourth_order_closures_are_stable(points, ends):
     """The spectrum is real and not positive, so the semi-discrete heat equation cannot grow."""
     for n in (8, 25):

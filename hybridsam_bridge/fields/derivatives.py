@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from hybridsam_bridge.fields.plan import Plan, TorchPart
+from hybridsam_bridge.fields.simplify import NotTraceable
+from hybridsam_bridge.fields.tracing import uses_first
 
 Params = Sequence[torch.Tensor]
 
@@ -67,12 +69,16 @@ def state_vjp(plan: Plan) -> Callable[..., torch.Tensor]:
 
 
 def depends_on_time(plan: Plan) -> bool:
-    """Whether f's graph uses t at all, found by reverse mode on a probe point."""
+    """Whether f's graph uses t at all, in comparisons too; what cannot be traced is taken to."""
     if "depends_on_time" not in plan.memo:
-        with torch.inference_mode(False), torch.enable_grad():
-            t = torch.zeros((), dtype=torch.float64, requires_grad=True)
+        f = rhs(plan)
+        with torch.inference_mode(False):
+            t = torch.zeros((), dtype=torch.float64)
             y, c = torch.ones(plan.n, dtype=torch.float64), torch.ones(plan.nc, dtype=torch.float64)
-            dy = rhs(plan)(t, y, c, split_all(plan, torch.ones(plan.n_params, dtype=torch.float64)))
-            used = dy.requires_grad and torch.autograd.grad(dy.sum(), t, allow_unused=True)[0] is not None
+            params = split_all(plan, torch.ones(plan.n_params, dtype=torch.float64))
+            try:
+                used = uses_first(lambda t, y, c, params: f(t, y, c, params), [t, y, c], params)
+            except NotTraceable:
+                used = True
         plan.memo["depends_on_time"] = used
     return plan.memo["depends_on_time"]

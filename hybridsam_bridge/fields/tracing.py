@@ -67,6 +67,12 @@ def trace_batched(
     return _emit(graphs[0], len(varying), graphs[1], list(batched).index(True))
 
 
+def uses_first(fn: Callable[..., Any], varying: Sequence[torch.Tensor], fixed: Sequence[torch.Tensor]) -> bool:
+    """Whether the value of ``fn(*varying, fixed)`` is computed from its first argument. Raises ``NotTraceable``."""
+    first = next(iter(_graph(fn, varying, fixed).graph.nodes))
+    return bool(first.users)
+
+
 def _graph(fn: Callable[..., Any], varying: Sequence[torch.Tensor], fixed: Sequence[torch.Tensor]) -> fx.GraphModule:
     def flat(*args: torch.Tensor) -> Any:
         return fn(*args[: len(varying)], list(args[len(varying) :]))
