@@ -3,7 +3,7 @@
 Importing this package starts nothing; Julia is started by the first solve that needs it.
 """
 
-from hybridsam_bridge import pde
+from hybridsam_bridge import pde, trust
 from hybridsam_bridge.config import configure
 from hybridsam_bridge.diagnostics.identifiability import identifiability
 from hybridsam_bridge.diagnostics.profile import profile_likelihood
@@ -45,6 +45,7 @@ from hybridsam_bridge.solve import solve
 from hybridsam_bridge.tasks.base import Task
 from hybridsam_bridge.train.runs import RunFolder
 from hybridsam_bridge.train.trainer import FitResult, Trainer
+from hybridsam_bridge.trust import generalisation_report, greens_function
 
 __version__ = "0.1.0"
 
@@ -90,6 +91,8 @@ __all__ = [
     "WeightDecay",
     "configure",
     "explained_share",
+    "generalisation_report",
+    "greens_function",
     "identifiability",
     "neural_parameters",
     "parameter_roles",
@@ -99,4 +102,5 @@ __all__ = [
     "scientific_parameters",
     "sharpness",
     "solve",
+    "trust",
 ]

@@ -21,6 +21,7 @@ LAYERS = [
     {"checks"},
     {"solve"},
     {"optim", "diagnostics", "models", "objectives"},
+    {"trust"},
     {"train"},
     {"tasks"},
     {"cli", "__main__", "__init__"},

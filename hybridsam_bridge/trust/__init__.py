@@ -5,10 +5,14 @@ arXiv 2506.15199). This package has the spaces, that paper's setting with its th
 models, and a report on any hybrid model with the solver in the loop.
 """
 
+from hybridsam_bridge.trust.coverage import Coverage, VisitedInputs, network_inputs
 from hybridsam_bridge.trust.crossval import CrossValidation, cross_validate
 from hybridsam_bridge.trust.equations import Equation, exact_green, interior
+from hybridsam_bridge.trust.fitting import SolverFit
 from hybridsam_bridge.trust.greens import GreensFunction, Stencil, greens_function
 from hybridsam_bridge.trust.operators import FNO, DeepONet, DifferenceFit, Linear, Network, standard_models
+from hybridsam_bridge.trust.report import generalisation_report
+from hybridsam_bridge.trust.result import GeneralisationReport
 from hybridsam_bridge.trust.spaces import (
     Box,
     FunctionSpace,
@@ -24,25 +28,31 @@ from hybridsam_bridge.trust.theory import fit_bias, linear_fit, linear_limit
 __all__ = [
     "FNO",
     "Box",
+    "Coverage",
     "CrossValidation",
     "DeepONet",
     "DifferenceFit",
     "Equation",
     "FunctionSpace",
+    "GeneralisationReport",
     "GreensFunction",
     "Linear",
     "Network",
+    "SolverFit",
     "Stencil",
+    "VisitedInputs",
     "cosine",
     "cross_validate",
     "exact_green",
     "fit_bias",
     "gaussian_field",
+    "generalisation_report",
     "greens_function",
     "hats",
     "interior",
     "linear_fit",
     "linear_limit",
+    "network_inputs",
     "polynomial",
     "sine",
     "standard_models",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -77,11 +78,9 @@ def polynomial(order: int, basis: str = "legendre") -> FunctionSpace:
     """
     _check_order(order)
     if basis == "legendre":
-        return FunctionSpace(f"polynomial {order}", order + 1, lambda x: legendre.legvander(2 * x - 1, order))
+        return FunctionSpace(f"polynomial {order}", order + 1, partial(_legendre, order=order))
     if basis == "monomial":
-        return FunctionSpace(
-            f"monomial {order}", order + 1, lambda x: np.vander(x, order + 1, increasing=True).astype(np.float64)
-        )
+        return FunctionSpace(f"monomial {order}", order + 1, partial(_monomials, order=order))
     raise InvalidInput(f'basis={basis!r} is not known. Known: "legendre", "monomial".')
 
 
@@ -89,26 +88,22 @@ def sine(order: int) -> FunctionSpace:
     """sin(j pi x) for j = 1 to ``order``."""
     _check_order(order)
     modes = np.pi * np.arange(1, order + 1)
-    return FunctionSpace(f"sine {order}", order, lambda x: np.sin(np.outer(x, modes)))
+    return FunctionSpace(f"sine {order}", order, partial(_waves, np.sin, modes))
 
 
 def cosine(order: int) -> FunctionSpace:
     """cos(j pi x) for j = 1 to ``order``; no constant, as in the paper."""
     _check_order(order)
     modes = np.pi * np.arange(1, order + 1)
-    return FunctionSpace(f"cosine {order}", order, lambda x: np.cos(np.outer(x, modes)))
+    return FunctionSpace(f"cosine {order}", order, partial(_waves, np.cos, modes))
 
 
 def hats(elements: int) -> FunctionSpace:
     """Piecewise linear functions on ``elements`` equal elements, zero at both ends (dimension elements - 1)."""
     if elements < 2:
         raise InvalidInput(f"elements: a space of hats needs at least 2, got {elements}.")
-    nodes = np.linspace(0.0, 1.0, elements + 1)
-
-    def evaluate(x: Array) -> Array:
-        return np.maximum(0.0, 1.0 - np.abs(x[:, None] - nodes[None, 1:-1]) * elements)
-
-    return FunctionSpace(f"hats {elements}", elements - 1, evaluate, tuple(nodes.tolist()))
+    knots = tuple(np.linspace(0.0, 1.0, elements + 1).tolist())
+    return FunctionSpace(f"hats {elements}", elements - 1, partial(_hats, elements=elements), knots)
 
 
 def gaussian_field(length: float = 0.1, smoothness: float = 1.5, modes: int = 16) -> FunctionSpace:
@@ -123,7 +118,7 @@ def gaussian_field(length: float = 0.1, smoothness: float = 1.5, modes: int = 16
     frequency = np.pi * np.arange(modes + 1)
     weight = (1.0 + (length * frequency) ** 2) ** (-(smoothness + 0.5) / 2)
     weight /= np.sqrt(weight[0] ** 2 + 0.5 * np.sum(weight[1:] ** 2))
-    return FunctionSpace(f"field {length:g}", modes + 1, lambda x: np.cos(np.outer(x, frequency)) * weight)
+    return FunctionSpace(f"field {length:g}", modes + 1, partial(_waves, np.cos, frequency, weight=weight))
 
 
 def standard_spaces(elements: int = 24, orders: tuple[int, ...] = tuple(range(1, 9))) -> list[FunctionSpace]:
@@ -153,6 +148,24 @@ def tensor_basis(space: FunctionSpace, x: Array, other: FunctionSpace | None = N
     """Products of a space's functions over the square grid x by x: ``(m * m, dim * dim)``, row-major."""
     first = space.basis(x)
     return np.kron(first, first if other is None else other.basis(x))
+
+
+# Bases are module functions, not closures, so that spaces can be sent to other processes.
+def _legendre(x: Array, order: int) -> Array:
+    return legendre.legvander(2 * x - 1, order)
+
+
+def _monomials(x: Array, order: int) -> Array:
+    return np.vander(x, order + 1, increasing=True).astype(np.float64)
+
+
+def _waves(function: Callable[[Array], Array], modes: Array, x: Array, weight: Array | float = 1.0) -> Array:
+    return function(np.outer(x, modes)) * weight
+
+
+def _hats(x: Array, elements: int) -> Array:
+    nodes = np.arange(1, elements) / elements
+    return np.maximum(0.0, 1.0 - np.abs(x[:, None] - nodes) * elements)
 
 
 def _check_order(order: int) -> None:
