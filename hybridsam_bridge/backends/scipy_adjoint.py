@@ -20,9 +20,6 @@ from hybridsam_bridge.problem import Status
 
 Floats = NDArray[np.float64]
 
-# λ and the interpolated state enter the gradient together with the forward error, which has its own share of
-# rtol; a tenth of it for λ keeps the sum near what was asked for.
-_TIGHTER = 0.1
 _NODES = 4  # exact for degree 7, above the product of two cubic interpolants
 
 
@@ -95,7 +92,7 @@ def _backward(
     # The components of λ have units of their own (loss per state): each is held to its own size so far, and
     # to a millionth of the largest where it started from nothing.
     scale = np.maximum(largest, 1e-6 * np.max(largest))
-    return integrate(method, f, jac, start, lam, end, _TIGHTER * rtol, _TIGHTER * rtol * 1e-2 * scale, limits)
+    return integrate(method, f, jac, start, lam, end, rtol, 1e-2 * rtol * scale, limits)
 
 
 _X, _W = np.polynomial.legendre.leggauss(_NODES)

@@ -26,7 +26,7 @@ from hybridsam_bridge.backends.embedded.stepper import Stepper, factorise
 Tensor = torch.Tensor
 
 _DENSE = 16  # unknowns up to which a step's whole map λ -> λ is formed
-_ROWS = 4096  # stages handled at once: their intermediate tensors stay in the cache
+_ROWS = 16384  # stages handled at once: their intermediate tensors stay near the processor
 
 
 @dataclass
@@ -52,6 +52,9 @@ class Adjoint:
         self.A = torch.tensor(square, **like)
         square = [[*row, *[0.0] * (used - len(row))] for row in self.tableau.C[:used]]
         self.C = torch.tensor(square, **like)
+        # Row i: the weights of what stages i+1, ... hand back to stage i, as they lie in memory.
+        pairs = torch.stack([self.A, self.C], 2) if self.tableau.stiff else self.A[:, :, None]
+        self.backward_mix = [pairs[i + 1 :, i].reshape(1, -1) for i in range(used)]
         self.b = torch.tensor(self.tableau.b[:used], **like)
         self.d = torch.tensor((self.tableau.d or (0.0,) * used)[:used], **like)
         self.lam = grad_ys.new_zeros(len(steps.ranking), self.n)
@@ -121,31 +124,30 @@ class _Block:
 
     def _sweep_dense(self, jacs: Tensor, base: Tensor, stages: Tensor) -> Tensor:
         """Advance λ over the block; returns μ (s, N, n)."""
-        whole = self.whole
+        whole, stiff = self.whole, self.whole.tableau.stiff
         used, rows, n = self.states.shape
-        columns = torch.cat(
-            [torch.eye(n, dtype=base.dtype, device=base.device).expand(rows, n, n), base.new_zeros(rows, n, 1)], 2
-        )
-        bars = whole.b[:, None, None, None] * columns  # (s, N, n, n + 1): k̄_i
-        bars[..., n] += stages
-        total = columns.clone()
-        total[..., n] += base
-        mus = torch.empty_like(bars)
+        eye = torch.eye(n, dtype=base.dtype, device=base.device).expand(rows, n, n)
+        columns = torch.cat([eye, base.new_zeros(rows, n, 1)], 2)
+        total = torch.cat([eye, base[:, :, None]], 2)
+        mus = base.new_empty(used, rows, n, n + 1)
+        # What stage i hands to the ones before it: ū_i, and μ_i/h for Rosenbrock methods.
+        handed = base.new_empty(used, 2 if stiff else 1, columns.numel())
         solve = self._transposed_solve(jacs)
         transposed = jacs.transpose(-1, -2)
         inverse = (1 / self.h)[:, None, None]
         for i in range(used - 1, -1, -1):
-            mu = mus[i] = solve(bars[i])
-            back = torch.bmm(transposed[i], mu)
+            bar = whole.b[i] * columns
+            bar[:, :, n] += stages[i]
+            if i + 1 < used:
+                later = handed[i + 1 :].view(-1, columns.numel())
+                bar += torch.mm(whole.backward_mix[i], later).view(columns.shape)
+            mus[i] = mu = solve(bar)
+            back = handed[i, 0].view(columns.shape)
+            torch.bmm(transposed[i], mu, out=back)
             total += back
-            if i:
-                bars[:i] += whole.A[i, :i, None, None, None] * back
-                if whole.tableau.stiff:
-                    bars[:i] += whole.C[i, :i, None, None, None] * (mu * inverse)
-        if whole.tableau.stiff:
-            lams = self._scan_curved(total, mus)
-        else:
-            lams = self._scan(total)
+            if stiff:
+                torch.mul(mu, inverse, out=handed[i, 1].view(columns.shape))
+        lams = self._scan_curved(total, mus) if stiff else self._scan(total)
         return (mus @ lams[:, :, None])[..., 0]
 
     def _transposed_solve(self, jacs: Tensor) -> Callable[[Tensor], Tensor]:
@@ -170,8 +172,9 @@ class _Block:
         """The same with the curvature term, through M = Σ_i μ_i k_iᵀ and v = Σ_i h d_i μ_i."""
         whole = self.whole
         rows, n = self.u.shape
-        outer = torch.einsum("srac,srb->rabc", mus, self.ks).reshape(rows, n * n, n + 1)
-        slope = torch.einsum("s,r,srac->rac", whole.d, self.h, mus)
+        outer = torch.bmm(mus.permute(1, 2, 3, 0).reshape(rows, n * (n + 1), -1), self.ks.permute(1, 0, 2))
+        outer = outer.view(rows, n, n + 1, n).transpose(2, 3).reshape(rows, n * n, n + 1)
+        slope = torch.tensordot(whole.d, mus, 1) * self.h[:, None, None]
         maps = torch.cat([total, outer, slope], 1)  # (N, n + n² + n, n + 1)
         ones = self.u.new_ones(rows, 1)
         seen, offset = [], 0
@@ -229,8 +232,8 @@ class _Block:
     # ---------------------------------------------------------------- parameters
 
     def _contraction(self, mus: Tensor, part: slice) -> tuple[Tensor, Tensor]:
-        m = torch.einsum("sra,srb->rab", mus, self.ks[:, part])
-        return m.contiguous(), torch.einsum("s,r,sra->ra", self.whole.d, self.h[part], mus).contiguous()
+        m = torch.bmm(mus.permute(1, 2, 0), self.ks[:, part].permute(1, 0, 2))
+        return m, torch.tensordot(self.whole.d, mus, 1) * self.h[part, None]
 
     def _parameters(self, mus: Tensor, flat: tuple[Tensor, Tensor, Tensor]) -> None:
         whole, fns = self.whole, self.whole.functions

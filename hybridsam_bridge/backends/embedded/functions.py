@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from hybridsam_bridge.errors import UnsupportedOperation
 from hybridsam_bridge.fields import derivatives
 from hybridsam_bridge.fields.plan import Plan
 from hybridsam_bridge.fields.simplify import NotTraceable
@@ -89,7 +90,20 @@ class Functions:
         try:
             return trace_batched(fn, example, self.params, [True] * len(example))
         except NotTraceable:
+            _check_batchable(self.plan, fn, example, self.params)
             return None
+
+
+def _check_batchable(plan: Plan, fn: Callable[..., Any], example: list[Tensor], params: Params) -> None:
+    """Refuse a field that vmap cannot take, before the first step."""
+    try:
+        fn(*[x.expand(2, *x.shape).contiguous() for x in example], params)
+    except RuntimeError as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UnsupportedOperation(
+            f"{plan.name}.forward cannot be evaluated on a batch: {reason} Write choices on values with torch.where, "
+            'draw random numbers outside of it, or use backend="scipy", which runs any torch code.'
+        ) from error
 
 
 def batched_rhs(plan: Plan) -> Callable[..., Tensor]:
