@@ -274,6 +274,70 @@ def _products() -> list[Case]:
     return [Case(name, lambda y, p, t, c, f=f: f(y, *p), shapes=shapes) for name, f in made.items()]
 
 
+def _convolution(
+    shape: tuple[int, ...], weights: tuple[tuple[int, ...], ...], body: Callable[..., torch.Tensor]
+) -> Callable[[str], Case]:
+    """``body(x, *weights)`` on a state of ``shape``, which may return any shape: its sums go back to the state."""
+    n = int(torch.Size(shape).numel())
+
+    def rhs(y: torch.Tensor, p: list[torch.Tensor] | torch.Tensor, t: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        out = body(y.reshape(shape), *(p if isinstance(p, list) else [p])).reshape(-1)
+        return F.pad(torch.tanh(out), (0, n - out.numel())) * y + out.sum()
+
+    return lambda name: Case(name, rhs, n=n, shapes=weights)
+
+
+def _convolutions() -> list[Case]:
+    w3, w33 = (4, 2, 3), (4, 2, 3, 3)
+    back = (2, 4, 3, 3)
+    made = {
+        "conv1d": _convolution((2, 9), (w3, (4,)), lambda x, w, b: F.conv1d(x, w, b)),
+        "conv1d_stride": _convolution((2, 11), (w3,), lambda x, w: F.conv1d(x, w, stride=2, padding=1)),
+        "conv1d_dilation": _convolution((2, 11), (w3,), lambda x, w: F.conv1d(x, w, dilation=2, padding=2)),
+        "conv1d_transpose": _convolution(
+            (4, 5), (w3,), lambda x, w: F.conv_transpose1d(x, w, stride=2, padding=1, output_padding=1)[:, :9]
+        ),
+        "conv2d": _convolution((2, 6, 7), (w33, (4,)), lambda x, w, b: F.conv2d(x, w, b)),
+        "conv2d_zero": _convolution(
+            (2, 6, 10),
+            (w33, (4,), back),
+            lambda x, w, b, v: F.conv2d(torch.tanh(F.conv2d(x, w, b, padding=1)), v, padding=1),
+        ),
+        "conv2d_groups": _convolution((4, 5, 6), ((4, 2, 3, 3),), lambda x, w: F.conv2d(x, w, padding=1, groups=2)),
+        "conv2d_stride": _convolution((2, 7, 8), (w33,), lambda x, w: F.conv2d(x, w, stride=(2, 3), padding=(1, 2))),
+        "conv2d_same": _convolution((2, 6, 7), ((2, 2, 2, 4),), lambda x, w: F.conv2d(x, w, padding="same")),
+        "conv2d_batch": _convolution((3, 2, 4, 5), ((1, 2, 3, 3),), lambda x, w: F.conv2d(x, w, padding=1)),
+        "conv3d": _convolution((1, 3, 4, 4), ((2, 1, 2, 2, 2),), lambda x, w: F.conv3d(x, w)),
+        "pad_circular": _convolution(
+            (2, 5, 8), (w33,), lambda x, w: F.conv2d(F.pad(x, (1, 1, 1, 1), mode="circular"), w)[:2]
+        ),
+        "pad_reflect": _convolution(
+            (2, 5, 6), (w33,), lambda x, w: F.conv2d(F.pad(x, (1, 2, 1, 1), mode="reflect"), w)[:2, :, :6]
+        ),
+        "pad_replicate": _convolution(
+            (2, 5, 6), (w33,), lambda x, w: F.conv2d(F.pad(x, (1, 1, 2, 1), mode="replicate"), w)[:2, :5]
+        ),
+        "pad_circular_1d": _convolution(
+            (2, 12), (w3,), lambda x, w: F.conv1d(F.pad(x, (2, 2), mode="circular"), w, dilation=2)[:2]
+        ),
+        "avg_pool1d": _convolution((2, 9), ((1,),), lambda x, w: F.avg_pool1d(x * w, 3, 2, padding=1)),
+        "avg_pool2d": _convolution((2, 6, 8), ((1,),), lambda x, w: F.avg_pool2d(x * x * w, 2)),
+        "avg_pool2d_edges": _convolution(
+            (2, 5, 6), ((1,),), lambda x, w: F.avg_pool2d(x * x * w, 3, 2, padding=1, count_include_pad=False)
+        ),
+        "max_pool1d": _convolution((2, 9), ((1,),), lambda x, w: F.max_pool1d(x * w, 3, 2, padding=1)),
+        "max_pool2d": _convolution((2, 6, 8), ((1,),), lambda x, w: F.max_pool2d(x * x * w, 2)),
+        "max_pool2d_overlap": _convolution((2, 6, 7), ((1,),), lambda x, w: F.max_pool2d(x * x * w, 3, 1, padding=1)),
+        "adaptive_pool": _convolution((2, 6, 8), ((1,),), lambda x, w: F.adaptive_avg_pool2d(x * x * w, 1)),
+        "conv_field": _convolution(
+            (2, 12, 12),
+            (w33, (4,), back),
+            lambda x, w, b, v: F.conv2d(F.relu(F.conv2d(x, w, b, padding=1)), v, padding=1),
+        ),
+    }
+    return [build(name) for name, build in made.items()]
+
+
 def _robertson(y: torch.Tensor, p: torch.Tensor, t: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
     y1, y2, y3 = y
     k1, k2, k3 = p
@@ -326,6 +390,7 @@ GROUPS: dict[str, list[Case]] = {
     "rearranging": _rearranging(),
     "reductions": _reductions(),
     "products": _products(),
+    "convolutions": _convolutions(),
     "composites": _composites(),
 }
 CASES = [case for group in GROUPS.values() for case in group]

@@ -58,6 +58,8 @@ def _value(graph: Graph, node: Node, args: list[np.ndarray], inputs: Arrays) -> 
         return FUNCTIONS[node.attrs[0]].value(*args)
     if node.op == "contract":
         return args[0] @ args[1]
+    if node.op == "sweep":
+        return (args[0] * args[1]).reshape(*node.shape, -1).sum(-1)
     if node.op in ("reduce", "argreduce"):
         return getattr(np, node.attrs[0])(args[0], axis=1)
     if node.op == "scan":

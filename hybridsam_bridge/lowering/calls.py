@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from hybridsam_bridge.lowering.derive import Sink
 from hybridsam_bridge.lowering.ir import Node, dense, layout, split_axes
 from hybridsam_bridge.lowering.scalars import number
+from hybridsam_bridge.lowering.strides import collapse, index_text
+from hybridsam_bridge.lowering.sweeps import sweep_call
 
 if TYPE_CHECKING:
     from hybridsam_bridge.lowering.emit import Emitter
@@ -116,6 +118,19 @@ class Calls:
             f"{start[0]}, {start[1]}, {start[2][axis]}, {count}, {k})"
         )
 
+    def _sweep(self, node: Node) -> None:
+        sink = self.e.s.direct.get(node.index)
+        if sink:
+            array, start = self.e.target(sink.target)
+            strides = split_axes(sink.shape, sink.strides, node.shape)
+            if strides is None:
+                raise AssertionError("an output of another shape than the sweep")
+            result = (array, start + sink.offset, strides)
+        else:
+            result = (*self.e.home(node), dense(node.shape))
+        left, right = (self._source(x) for x in node.args)
+        self.e.lines += sweep_call(result, left, right, node.args[0].shape, node.attrs[0], sink is not None)
+
     # ---- along an axis ----
     def _reduce(self, node: Node) -> None:
         self._along("k_" + node.attrs[0] + "!", node)
@@ -155,10 +170,8 @@ class Calls:
         shape: Sequence[int],
     ) -> None:
         """A copy or sum over at most four axes after merging what is contiguous, else a loop of such."""
-        from hybridsam_bridge.lowering.emit import _collapse, _index
-
         wide = [i for i, n in enumerate(shape) if n != 1]
-        lengths, (st, ss) = _collapse(
+        lengths, (st, ss) = collapse(
             [shape[i] for i in wide], [tuple(to[2][i] for i in wide), tuple(source[2][i] for i in wide)]
         )
         extra = max(len(lengths) - 4, 0)
@@ -168,7 +181,7 @@ class Calls:
         four = pad + lengths[extra:]
         t4 = [0] * len(pad) + list(st[extra:])
         s4 = [0] * len(pad) + list(ss[extra:])
-        at = _index(to[1] - 1, st[:extra]), _index(source[1] - 1, ss[:extra])
+        at = index_text(to[1] - 1, st[:extra]), index_text(source[1] - 1, ss[:extra])
         self._line(
             f"{name}({to[0]}, {at[0]}, {', '.join(map(str, t4))}, {source[0]}, {at[1]}, "
             f"{', '.join(map(str, s4))}, {', '.join(map(str, four))})"

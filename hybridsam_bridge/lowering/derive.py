@@ -121,7 +121,7 @@ def _push(g: Graph, sink: Sink) -> list[Sink]:
 def _worth_splitting(node: Node) -> bool:
     base, _, strides = layout(node)
     return (
-        base.op in ("contract", "place", "scatter", "conv")
+        base.op in ("contract", "place", "scatter", "sweep")
         and base.size == node.size
         and 0 not in [s for s, n in zip(strides, node.shape, strict=True) if n > 1]
     )

@@ -10,6 +10,7 @@ from hybridsam_bridge.lowering.derive import Sink
 from hybridsam_bridge.lowering.ir import Node, dense, layout, positions, split_axes
 from hybridsam_bridge.lowering.scalars import Scalar, Scalars, number
 from hybridsam_bridge.lowering.schedule import Schedule, aligned, is_point
+from hybridsam_bridge.lowering.strides import collapse, index_text
 
 _INLINE = 100  # longest text of an expression that is written where it is used
 
@@ -200,13 +201,13 @@ class _Loop:
 
     def _text(self) -> None:
         patterns = [k[2] for k in self.reads] + [w[3] for w in self.writes]
-        lengths, merged = _collapse(self.shape, patterns)
+        lengths, merged = collapse(self.shape, patterns)
         loads: list[str] = []
         for (array, offset, _), name, strides in zip(self.reads, self.reads.values(), merged, strict=False):
-            line = f"{name} = {array}[{_index(offset, strides)}]"
+            line = f"{name} = {array}[{index_text(offset, strides)}]"
             (self.before if not any(strides) else loads).append(line)
         stores = [
-            f"{array}[{_index(offset, strides)}] {operator} {value}"
+            f"{array}[{index_text(offset, strides)}] {operator} {value}"
             for (array, operator, offset, _, value), strides in zip(self.writes, merged[len(self.reads) :], strict=True)
         ]
         lines = self.e.lines
@@ -219,27 +220,3 @@ class _Loop:
             lines.append(f"{mark}for i{depth} = 0:{length - 1}")
         lines += [*loads, *self.inner, *stores]
         lines += ["end"] * len(lengths)
-
-
-def _index(offset: int, strides: Sequence[int]) -> str:
-    """One-based index text for zero-based loop counters."""
-    parts = [str(offset + 1)]
-    for axis, stride in enumerate(strides):
-        if stride:
-            parts.append(f"i{axis}" if stride == 1 else f"{stride} * i{axis}")
-    return " + ".join(parts)
-
-
-def _collapse(shape: Sequence[int], patterns: Sequence[tuple[int, ...]]) -> tuple[list[int], list[tuple[int, ...]]]:
-    """Merge neighbouring axes that are contiguous in every access: fewer, longer loops."""
-    lengths: list[int] = []
-    columns: list[list[int]] = []  # strides of every access, an axis at a time
-    for axis, length in enumerate(shape):
-        strides = [p[axis] for p in patterns]
-        if lengths and all(before == s * length for before, s in zip(columns[-1], strides, strict=True)):
-            lengths[-1] *= length
-            columns[-1] = strides
-        else:
-            lengths.append(length)
-            columns.append(strides)
-    return lengths, [tuple(c[i] for c in columns) for i in range(len(patterns))]

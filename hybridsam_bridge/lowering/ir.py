@@ -17,7 +17,7 @@ scan       running sum or product over the second axis of (outer, inner); attrs 
 place      pieces written into a filled tensor, in order; attrs (fill, ((offset, strides), ...))
 gather     (B, S) at positions (I,) or (B, I) -> (B, I)
 scatter    (B, I) added at positions into zeros (B, S); attrs (S,)
-conv       cross-correlation and its two gradients; attrs in operators_conv
+sweep      products of two views, summed over the axes after the first (rank,): convolutions
 =========  ================================================================================
 """
 
@@ -262,6 +262,13 @@ class Graph:
         if batch == 1 and k == 1 and (m == 1 or n == 1):
             return self.ew("mul", self.expand(a, (batch, m, n)), self.expand(b, (batch, m, n)))
         return self.make("contract", (a, b), (), (batch, m, n), "f")
+
+    def sweep(self, a: Node, b: Node, rank: int) -> Node:
+        """Products of two views of equal shape, summed over all axes but the first ``rank``."""
+        shape = a.shape[:rank]
+        if a.literal == 0.0 or b.literal == 0.0:
+            return self.full(0.0, shape)
+        return self.make("sweep", (a, b), (rank,), shape, "f")
 
     def reduce(self, kind: str, node: Node, axes: Iterable[int], keep: bool = False, dtype: str = "f") -> Node:
         """Reduce over ``axes`` with sum, prod, max or min (argmax, argmin: one axis)."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 def load() -> None:
     """Import every module that registers operators."""
     from hybridsam_bridge.lowering import (  # noqa: F401
+        operators_conv,
         operators_index,
         operators_linear,
         operators_nn,

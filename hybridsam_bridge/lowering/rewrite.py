@@ -73,6 +73,8 @@ def rebuild(g: Graph, node: Node, args: Sequence[Node]) -> Node:
         return g.ew(node.attrs[0], *args, dtype=node.dtype)
     if node.op == "contract":
         return g.contract(*args)
+    if node.op == "sweep":
+        return g.sweep(args[0], args[1], node.attrs[0])
     if node.op == "reduce":
         return g.reduce(node.attrs[0], args[0], [1], dtype=node.dtype)
     if node.op == "scan":
@@ -142,6 +144,9 @@ class _Batch:
         left = g.reshape(self.lift(a), (count * batch, m, k))
         right = g.reshape(self.lift(b), (count * batch, k, n))
         return g.reshape(g.contract(left, right), (count, batch, m, n))
+
+    def _sweep(self, node: Node) -> Node:
+        return self.g.sweep(self.lift(node.args[0]), self.lift(node.args[1]), node.attrs[0] + 1)
 
     def _reduce(self, node: Node) -> Node:
         return self.g.reduce(node.attrs[0], self.lift(node.args[0]), [2], dtype=node.dtype)

@@ -141,7 +141,9 @@ def _assign_sinks(s: Schedule) -> None:
         counts[sink.node.index] = counts.get(sink.node.index, 0) + 1
     for sink in s.function.sinks:
         node = sink.node
-        fits = sink.target != "J" and node.op in ("contract", "conv")
+        fits = sink.target != "J" and node.op in ("contract", "sweep")
+        if node.op == "contract" and split_axes(sink.shape, sink.strides, node.shape) is None:
+            fits = False  # its place in the output is no matrix
         if s.is_scalar[node.index]:
             s.scalar_sinks.append(sink)
         elif fits and node.index not in used and counts[node.index] == 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -55,16 +55,52 @@ def _matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.matmul(a, b)
 
 
-_VECTOR_PRODUCTS: dict[Any, Callable[..., torch.Tensor]] = {
+# torch pads around the ends with operators that write in place or have no simple derivative.
+def _pad(x: torch.Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> torch.Tensor:
+    if mode == "constant":
+        return torch.nn.functional.pad(x, pad, mode, value)
+    for i in range(len(pad) // 2):
+        axis = x.dim() - 1 - i
+        before, after, n = pad[2 * i], pad[2 * i + 1], x.shape[axis]
+        limit = {"circular": n, "reflect": n - 1}.get(mode)
+        if limit is not None and max(before, after) > limit:
+            raise RuntimeError(f"padding of {max(before, after)} is too wide for mode={mode!r} on an axis of {n}")
+        low, high, x = (
+            max(before, 0),
+            max(after, 0),
+            x.narrow(axis, max(-before, 0), n + min(before, 0) + min(after, 0)),
+        )
+        ends = _ends(x, axis, low, high, mode)
+        x = torch.cat([e for e in (ends[0], x, ends[1]) if e.shape[axis]], axis)
+    return x
+
+
+def _ends(x: torch.Tensor, axis: int, low: int, high: int, mode: str) -> tuple[torch.Tensor, torch.Tensor]:
+    n = x.shape[axis]
+    if mode == "circular":
+        return x.narrow(axis, n - low, low), x.narrow(axis, 0, high)
+    if mode == "reflect":
+        return x.narrow(axis, 1, low).flip(axis), x.narrow(axis, n - 1 - high, high).flip(axis)
+    if mode != "replicate":
+        raise RuntimeError(f"padding mode {mode!r} is not known")
+
+    def repeated(part: torch.Tensor, count: int) -> torch.Tensor:
+        return part.expand([count if a == axis else s for a, s in enumerate(x.shape)])
+
+    return repeated(x.narrow(axis, 0, 1), low), repeated(x.narrow(axis, n - 1, 1), high)
+
+
+_SPELLED: dict[Any, Callable[..., torch.Tensor]] = {
     torch.nn.functional.linear: _linear,
     torch.matmul: _matmul,
     torch.Tensor.matmul: _matmul,
     torch.Tensor.__matmul__: _matmul,
+    torch.nn.functional.pad: _pad,
 }
 
 
 class Spelling(TorchFunctionMode):
-    """Spells products with a vector so that torch does not compute them in place."""
+    """Spells some functions so that torch does not compute them in place."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return _VECTOR_PRODUCTS.get(func, func)(*args, **(kwargs or {}))
+        return _SPELLED.get(func, func)(*args, **(kwargs or {}))

@@ -7,6 +7,7 @@ import LinearAlgebra
 
 include("kernels_math.jl")
 include("kernels_products.jl")
+include("kernels_sweep.jl")
 
 const Vec = Vector{Float64}
 
