@@ -36,7 +36,7 @@ def _table() -> dict[str, Method]:
         (
             "rosenbrock",
             "julia",
-            {"Rodas5": 5, "Rodas5Pe": 5, "Rodas4P2": 4, "Rodas42": 4, "Rodas3P": 3},
+            {"Rodas5": 5, "Rodas5Pe": 5, "Rodas4P2": 4, "Rodas42": 4, "Rodas3": 3, "Rodas3P": 3},
         ),
         ("bdf", "julia", {"FBDF": 5, "QNDF": 5}),
         ("sdirk", "julia", {"TRBDF2": 2, "KenCarp3": 3, "KenCarp4": 4, "Kvaerno5": 5, "KenCarp5": 5}),

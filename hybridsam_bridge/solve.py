@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.autograd.function import once_differentiable
 
 from hybridsam_bridge import checks
 from hybridsam_bridge.backends import select
 from hybridsam_bridge.backends.base import Backend, Forward, Gradients, Options, Request, TensorBackend
-from hybridsam_bridge.errors import SolveFailed
+from hybridsam_bridge.errors import SolveFailed, UnsupportedOperation
 from hybridsam_bridge.fields.base import Field
 from hybridsam_bridge.fields.plan import Plan
 from hybridsam_bridge.problem import Solution, Stats, Status
@@ -141,7 +140,6 @@ class _Solve(torch.autograd.Function):
         return torch.from_numpy(result.ys).to(tensors[0].device)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_ys: torch.Tensor) -> tuple[Any, ...]:
         gradients = ctx.engine.vjp(ctx.tape, _to_numpy(grad_ys))
         _raise_failed_adjoint(gradients, ctx.batch)
@@ -150,7 +148,26 @@ class _Solve(torch.autograd.Function):
             torch.from_numpy(value).to(dtype=dtype, device=device) if needed else None
             for value, (dtype, device), needed in zip(values, ctx.places, ctx.needs_input_grad[1:], strict=True)
         ]
+        if torch.is_grad_enabled():  # create_graph: what comes out must not pass for a constant
+            anchor = torch.zeros((), requires_grad=True)
+            grads = [None if grad is None else _Once.apply(ctx.engine.name, grad, anchor) for grad in grads]
         return (None, *grads)
+
+
+class _Once(torch.autograd.Function):
+    """The identity, whose own derivative is refused: gradients of NumPy backends end here."""
+
+    @staticmethod
+    def forward(ctx: Any, backend: str, grad: torch.Tensor, anchor: torch.Tensor) -> torch.Tensor:
+        ctx.backend = backend
+        return grad.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+        raise UnsupportedOperation(
+            f'The {ctx.backend} backend gives first derivatives only. backend="torch" differentiates a solve twice; or '
+            "take finite differences of its exact gradients, as hsb.sharpness does."
+        )
 
 
 def _to_numpy(x: torch.Tensor) -> np.ndarray:

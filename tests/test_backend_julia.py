@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from contracts import BackendContract
@@ -24,6 +25,8 @@ class TestJulia(BackendContract):
     gradient_digits = 6
     forces_steps = True
     lacking_method = ("Radau", "RadauIIA5")
+    # OrdinaryDiffEq 7.0.0 itself, without this package: FBDF stops at t = 1.61, KenCarp4 is off by 3e-3.
+    weak_methods = ("vdpol", ("FBDF", "KenCarp4"))
     # Each sample is computed alone, in the same order whatever its neighbours: only sums over samples differ.
     batch_tolerance = 1e-12
 
@@ -50,9 +53,14 @@ def test_every_rosenbrock_method_is_its_own_adjoint(method):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8 * b.abs().max().item())
 
 
-@pytest.mark.parametrize("method", ["FBDF", "QNDF", "KenCarp4", "TRBDF2", "RadauIIA5", "Tsit5", "Vern7"])
-def test_gauss_after_any_method(method):
-    """Against the discrete adjoint of Rodas5P at rtol 1e-9: what remains is the error of the solve (1e-7)."""
+@pytest.mark.parametrize(
+    ("method", "rtol"),
+    [("FBDF", 1e-7), ("QNDF", 1e-7), ("KenCarp4", 1e-7), ("RadauIIA5", 1e-7), ("Tsit5", 1e-7), ("Vern7", 1e-7)]
+    + [("TRBDF2", 1e-10)],  # of order 2, and so is its interpolant
+)
+def test_gauss_after_any_method(method, rtol):
+    """Against the discrete adjoint of Rodas5P at rtol 1e-9: what remains is the error of the solve and of its
+    interpolant, a thousand times rtol at most."""
     field, y0, context = Relaxation(), f64(0.2, 0.9).requires_grad_(), f64(1.0, 0.4).requires_grad_()
     ts = f64(0.0, 0.07, 0.33, 1.5)
 
@@ -61,7 +69,7 @@ def test_gauss_after_any_method(method):
         return torch.autograd.grad((sol.ys**2).sum(), [y0, context, *field.parameters()])
 
     exact = gradients(rtol=1e-9, atol=1e-11)
-    got = gradients(method=method, rtol=1e-7, atol=1e-9, adjoint="gauss")
+    got = gradients(method=method, rtol=rtol, atol=rtol / 100, adjoint="gauss")
     for a, b in zip(got, exact, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * b.abs().max().item())
 
@@ -104,19 +112,27 @@ def test_new_weights_tolerances_and_batches_compile_nothing():
 
 
 def test_released_tape_is_refused():
-    y0 = f64(1, 0, 0).requires_grad_()
-    end = hsb.solve(Robertson(), y0, f64(0, 1), backend="julia").ys[-1].sum()
-    end.backward()
-    with pytest.raises(RuntimeError, match=r"second time|retain_graph|freed|tape is gone"):
-        end.backward()
+    from hybridsam_bridge import backends
+    from hybridsam_bridge.backends.base import Options, Request
+
+    engine, field = backends.get("julia"), Robertson()
+    plan, p = field.plan(None)
+    request = Request(np.array([[1.0, 0, 0]]), np.array([0.0, 1]), np.zeros((1, 0)), p.detach().numpy())
+    forward = engine.solve(plan, request, Options("Rodas5P", "discrete", 1e-6, np.full(3, 1e-9), 1000))
+    assert engine.vjp(forward.tape, np.ones((1, 2, 3))).status.tolist() == [0]
+    forward.tape.release()
+    forward.tape.release()
+    with pytest.raises(hsb.BackendCrashed, match="tape is gone"):
+        engine.vjp(forward.tape, np.ones((1, 2, 3)))
 
 
 def test_second_derivative_is_refused_clearly():
+    """Also where a naive backward would pass the gradient off as a constant."""
     y0 = f64(1, 0, 0).requires_grad_()
     end = hsb.solve(Robertson(), y0, f64(0, 1), backend="julia").ys[-1].sum()
     grad = torch.autograd.grad(end, y0, create_graph=True)[0]
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        grad.sum().backward()
+    with pytest.raises(hsb.UnsupportedOperation, match='backend="torch"'):
+        (grad.sum() + y0.sum()).backward()
 
 
 def test_result_does_not_depend_on_threads(tmp_path):

@@ -17,6 +17,7 @@ import numpy as np
 
 ADDRESS = "HYBRIDSAM_WORKER_ADDRESS"
 AUTHKEY = "HYBRIDSAM_WORKER_KEY"
+WIDTH, LINES = 300, 40  # of Julia's messages
 
 
 def boot(library: str) -> Any:
@@ -130,9 +131,13 @@ class Engine:
 def describe(error: BaseException) -> tuple[str, str]:
     """Kind ("source", "julia" or "python") and message of an exception raised by the engine."""
     if type(error).__name__ == "JuliaError":
-        inner = getattr(error, "exception", None)
-        kind = "source" if "SourceError" in str(type(inner)) or "SourceError" in repr(inner)[:200] else "julia"
-        return kind, str(error)
+        # Julia prints types in full, which can take pages: keep the head of each line, and the first lines.
+        lines = [line if len(line) <= WIDTH else line[:WIDTH] + " ..." for line in str(error).splitlines()]
+        text = "\n".join(lines[:LINES])
+        # A SourceError is the user's code; its text is the message, Julia's trace behind it is ours.
+        if "SourceError" in repr(getattr(error, "exception", None))[:200]:
+            return "source", text.split("\nStacktrace:")[0]
+        return "julia", text
     return "python", f"{type(error).__name__}: {error}"
 
 

@@ -16,8 +16,10 @@ const IMPLICIT = Dict{String,Any}(
     "FBDF" => FBDF, "QNDF" => QNDF, "KenCarp3" => KenCarp3, "KenCarp4" => KenCarp4, "KenCarp5" => KenCarp5,
     "Kvaerno5" => Kvaerno5, "TRBDF2" => TRBDF2)
 
+# Verner's lazy interpolants would evaluate the model after the solve, when its context is another sample's.
 const OTHERS = Dict{String,Any}(
-    "RadauIIA5" => RadauIIA5, "RadauIIA9" => RadauIIA9, "Tsit5" => Tsit5, "Vern7" => Vern7, "Vern9" => Vern9)
+    "RadauIIA5" => RadauIIA5, "RadauIIA9" => RadauIIA9, "Tsit5" => Tsit5, "Vern7" => () -> Vern7(; lazy = false),
+    "Vern9" => () -> Vern9(; lazy = false))
 
 "Whether the tape can keep the method's own stages, so that its steps can be reversed."
 keeps_stages(method::String) = haskey(ROSENBROCK, method) || method == "Tsit5"

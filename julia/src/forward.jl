@@ -177,6 +177,10 @@ function interpolate!(y::V, theta::Float64, tab::Tableau, u0, u1, ks, h::Float64
     return nothing
 end
 
+absolute_tolerance(alg, ctl::Controls) = ctl.atol
+# The Radau methods take one number: the strictest.
+absolute_tolerance(::Union{RadauIIA5,RadauIIA9}, ctl::Controls) = minimum(ctl.atol)
+
 """
     solve_dense!(store, alg, m, u0, ts, ctl, outcome) -> DenseTape or nothing
 
@@ -184,7 +188,7 @@ Any other method; outputs and the tape through the method's own dense output.
 """
 function solve_dense!(store, alg, m::Model, u0::V, ts::V, ctl::Controls, outcome::Outcome)
     prob = ODEProblem{true,FullSpecialize}(RHS, u0, (ts[1], ts[end]), m)
-    integrator = init(prob, alg; abstol = ctl.atol, reltol = ctl.rtol, maxiters = ctl.max_steps,
+    integrator = init(prob, alg; abstol = absolute_tolerance(alg, ctl), reltol = ctl.rtol, maxiters = ctl.max_steps,
                       save_everystep = ctl.keep, save_start = ctl.keep, save_end = ctl.keep, dense = ctl.keep,
                       calck = true, verbose = QUIET)
     y = zeros(m.n)

@@ -10,7 +10,8 @@ hvp!(gu, gc, gp, v, d, tau, u, c, p, t, w, k) = (gp[1] += d[1] * (v[2] - v[1]); 
 end
 
 # The dense solver type changes with the size of the state, so both are used.
-const WORKLOAD_METHODS = ["Rodas5P", "Rodas4P", "Rosenbrock23", "KenCarp4", "FBDF", "Tsit5"]
+const WORKLOAD_METHODS = ["Rodas5P", "Rodas4P", "Rosenbrock23", "KenCarp4", "TRBDF2", "FBDF", "QNDF", "RadauIIA5",
+                          "Tsit5", "Vern7"]
 
 function workload(id::Int, method::String, adjoint::String, n::Int)
     plan = register_plan(n, 0, 1, [id], [Float64[]], [1], [Float64[]])

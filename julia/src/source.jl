@@ -62,6 +62,9 @@ const CHUNK = 8
 
 struct UTag end
 struct ETag end
+# ETag is outermost where both meet (ForwardDiff asks for the order of tags that are not its own).
+ForwardDiff.:≺(::Type{UTag}, ::Type{ETag}) = true
+ForwardDiff.:≺(::Type{ETag}, ::Type{UTag}) = false
 
 """
     source_functions(code, filename, name, ...) -> Functions
