@@ -21,7 +21,7 @@ def load_task(name: str, options: dict[str, Any], solver: dict[str, Any], folder
     Raises:
         InvalidInput: nothing of that name, or its ``build`` is missing or returns something else.
     """
-    module = _module(name, folder)
+    module = load_module(name, folder)
     build = getattr(module, "build", None)
     if not callable(build):
         raise InvalidInput(f"task.name: {name} has no function build(options, solver) that returns an hsb.Task.")
@@ -31,7 +31,8 @@ def load_task(name: str, options: dict[str, Any], solver: dict[str, Any], folder
     return task
 
 
-def _module(name: str, folder: Path) -> ModuleType:
+def load_module(name: str, folder: Path) -> ModuleType:
+    """The module of a built-in task, a .py file (relative to ``folder``) or a dotted name."""
     if name in BUILT_IN:
         return importlib.import_module(BUILT_IN[name])
     if name.endswith(".py"):

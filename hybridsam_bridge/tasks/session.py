@@ -54,6 +54,8 @@ def open_session(data: dict[str, Any], origin: str, folder: Path) -> Session:
 def run(session: Session, progress: bool, resume: Path | None = None) -> tuple[RunFolder, FitResult, dict[str, Any]]:
     """Train as configured; returns the run folder, how it ended and the summary that it holds."""
     settings, task = session.settings, session.task
+    if settings.train.threads is not None:
+        torch.set_num_threads(settings.train.threads)
     if resume is None:
         folder = RunFolder.create(settings.output.folder, task.name)
         folder.write_json(

@@ -59,7 +59,7 @@ class OptimizerSettings(_Section):
 
 
 class TrainSettings(_Section):
-    """``steps`` or ``epochs``; see ``hsb.Trainer`` for the rest."""
+    """``steps`` or ``epochs``; ``threads`` of torch (a solve's threads are ``hsb.configure``'s); see ``hsb.Trainer``."""
 
     steps: int | None = Field(default=None, ge=0)
     epochs: int | None = Field(default=None, ge=0)
@@ -71,6 +71,7 @@ class TrainSettings(_Section):
     max_failures: int = Field(default=20, gt=0)
     checkpoint_every: int | None = Field(default=None, gt=0)
     log_every: int = Field(default=1, gt=0)
+    threads: int | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainSettings:

@@ -57,6 +57,7 @@ def _table(hybrid: dict[str, float], science: dict[str, float]) -> str:
 def _draw(path: Any, task: Task, ts: torch.Tensor, hybrid: torch.Tensor, alone: torch.Tensor, share: Share) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(9, 7), layout="constrained")
     FigureCanvasAgg(figure)
@@ -73,5 +74,6 @@ def _draw(path: Any, task: Task, ts: torch.Tensor, hybrid: torch.Tensor, alone: 
         axes[2].plot(years, share.neural[:, i] / hybrid[:, i], color=colour, label=label)
     axes[2].set_ylabel("growth rate (1/year)\ndashed: science\nsolid: network")
     axes[2].set_xlabel("year")
-    axes[2].legend(loc="upper right", frameon=False)
+    axes[2].legend(loc="lower center", bbox_to_anchor=(0.5, 0.98), ncols=2, frameon=False)
+    axes[2].xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.savefig(path, dpi=120)
