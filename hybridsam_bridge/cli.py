@@ -1,4 +1,4 @@
-"""The command line: ``hybridsam-bridge doctor | setup-julia | train | compare``."""
+"""The command line: ``hybridsam-bridge doctor | setup-julia | train | compare | trust | reproduce``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from hybridsam_bridge import trust_cli
 from hybridsam_bridge.errors import HybridSAMError, InvalidInput
 
 app = typer.Typer(
@@ -63,6 +64,9 @@ def compare(runs: Annotated[list[Path], typer.Argument(help="Run folders.")]) ->
     from hybridsam_bridge.tasks.compare import compare as table
 
     typer.echo(table(runs))
+
+
+trust_cli.register(app)
 
 
 def main() -> None:

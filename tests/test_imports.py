@@ -24,7 +24,7 @@ LAYERS = [
     {"trust"},
     {"train"},
     {"tasks"},
-    {"cli", "__main__", "__init__"},
+    {"cli", "trust_cli", "__main__", "__init__"},
 ]
 # Plain data that lower layers share with the contract of the backends (types only, no behaviour).
 SHARED = {"hybridsam_bridge.backends.base"}

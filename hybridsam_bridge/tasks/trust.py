@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ def trust_command(
     """
     path = Path(run)
     if not path.is_dir():
+        if path.suffix == ".py":  # other processes import the module by name
+            sys.path.insert(0, str(path.resolve().parent))
         module = load_module(run, Path())
         if not callable(getattr(module, FUNCTION, None)):
             raise InvalidInput(

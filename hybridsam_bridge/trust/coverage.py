@@ -13,7 +13,10 @@ from torch import nn
 from hybridsam_bridge.errors import InvalidInput
 from hybridsam_bridge.fields.base import Field
 from hybridsam_bridge.fields.roles import NEURAL, parameter_roles
+from hybridsam_bridge.models.initial_value import InitialValueModel
+from hybridsam_bridge.objectives import Trajectories
 from hybridsam_bridge.trust.spaces import Array
+from hybridsam_bridge.trust.trials import run_model
 
 MAX_STATES = 400  # of a set of trajectories, evenly taken; fields are evaluated one state at a time
 _MARGIN = 0.02  # of the visited width, so that a rounding beyond the edge does not count
@@ -72,18 +75,25 @@ class VisitedInputs:
 
 
 def network_inputs(
-    field: Field, ts: torch.Tensor, ys: torch.Tensor, context: torch.Tensor | None = None, inputs: Inputs | None = None
+    model: nn.Module,
+    ts: torch.Tensor,
+    ys: torch.Tensor,
+    context: torch.Tensor | None = None,
+    inputs: Inputs | None = None,
 ) -> Array | None:
     """What reaches the network's first layer along trajectories: ``(m, d)``, or None if there is no network.
 
     A network applied point by point on a grid gives one input a point (d is its number of channels); one that
     takes the whole state gives d of its size; a convolution gives its patches.
 
+    A field (also that of an ``hsb.InitialValueModel``) is evaluated at the states given. Any other module, such as
+    ``hsb.OutputCorrected``, is called with ts, the first states and the context, and solves its own trajectories.
+
     Args:
         ts: ``(T,)``. ys: ``(B, T, *state_shape)``; states with NaN are left out. context: ``(B, *any)`` or None.
-        inputs: for networks without a Linear or Conv layer in front: ``inputs(field, t, y, context)`` -> ``(m, d)``.
+        inputs: for networks without a Linear or Conv layer in front: ``inputs(model, t, y, context)`` -> ``(m, d)``.
     """
-    layers = [] if inputs is not None else _first_layers(field)
+    layers = [] if inputs is not None else _first_layers(model)
     if inputs is None and not layers:
         return None
     caught: list[torch.Tensor] = []
@@ -96,18 +106,24 @@ def network_inputs(
             caught.append(_rows(module, args[0].detach()))
 
     handles = [layer.register_forward_pre_hook(catch) for layer in layers]
+    field = model.field if isinstance(model, InitialValueModel) else model
     try:
         with torch.no_grad():
-            for b, i in _states(ys):
+            if inputs is None and not isinstance(field, Field):
+                run_model(model, Trajectories(ts, ys, y0=ys[:, 0], context=context), {})
+            for b, i in _states(ys) if inputs is not None or isinstance(field, Field) else ():
                 c = None if context is None else context[b]
                 if inputs is not None:
-                    caught.append(torch.atleast_2d(inputs(field, ts[i], ys[b, i], c)).detach())
+                    caught.append(torch.atleast_2d(inputs(model, ts[i], ys[b, i], c)).detach())
                 else:
                     field(ts[i], ys[b, i], c)
     finally:
         for handle in handles:
             handle.remove()
-    return torch.cat(caught).double().numpy() if caught else None
+    if not caught:
+        return None
+    found = torch.cat(caught).double()
+    return found[torch.isfinite(found).all(-1)].numpy()
 
 
 def _states(ys: torch.Tensor) -> list[tuple[int, int]]:
@@ -116,12 +132,12 @@ def _states(ys: torch.Tensor) -> list[tuple[int, int]]:
     return [(b, i) for b, i in good[::stride]]
 
 
-def _first_layers(field: nn.Module) -> list[nn.Module]:
+def _first_layers(model: nn.Module) -> list[nn.Module]:
     """Layers of networks that could be first: linear and convolutional ones with neural parameters."""
-    roles = parameter_roles(field)
+    roles = parameter_roles(model)
     names = {name.rpartition(".")[0] for name, role in roles.items() if role == NEURAL}
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d)
-    return [module for name, module in field.named_modules() if name in names and isinstance(module, kinds)]
+    return [module for name, module in model.named_modules() if name in names and isinstance(module, kinds)]
 
 
 def _rows(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:

@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from hybridsam_bridge.objectives import Trajectories
-from hybridsam_bridge.solve import solve
-from hybridsam_bridge.trust.trials import field_of
+from hybridsam_bridge.trust.trials import run_model
 
 
 @dataclass(frozen=True)
@@ -28,19 +27,17 @@ class SolverFit:
 
     def __call__(self, model: nn.Module, data: Trajectories) -> None:
         trained = [p for p in model.parameters() if p.requires_grad]
-        right_hand_side, batch = field_of(model), data.whole()
-        scale = batch["y"].square().mean()
+        scale = data.y.square().mean()
         optimizer = torch.optim.LBFGS(
             trained, max_iter=self.iterations, history_size=20, line_search_fn="strong_wolfe", tolerance_change=1e-12
         )
 
         def closure() -> torch.Tensor:
             optimizer.zero_grad()
-            options = {**self.solver, "on_failure": "nan"}
-            ys = solve(right_hand_side, batch["y0"], batch["ts"], batch.get("context"), **options).ys
+            ys = run_model(model, data, self.solver)
             good = torch.isfinite(ys)
-            error = torch.where(good, ys, torch.zeros_like(ys)) - batch["y"]
-            loss = (error.square() * batch["mask"]).mean() / scale
+            error = torch.where(good, ys, torch.zeros_like(ys)) - data.y
+            loss = (error.square() * data.mask).mean() / scale
             if self.decay:
                 loss = loss + self.decay * sum(p.square().sum() for p in trained)
             if not bool(good.all()):  # a line search that overshot: finite and worse, so that it comes back

@@ -17,7 +17,7 @@ from hybridsam_bridge.fields.roles import SCIENCE, neural_parameters, parameter_
 from hybridsam_bridge.objectives import Trajectories
 from hybridsam_bridge.trust.coverage import Inputs, VisitedInputs, network_inputs
 from hybridsam_bridge.trust.spaces import Array
-from hybridsam_bridge.trust.trials import Setting, Space, field_of, predict
+from hybridsam_bridge.trust.trials import Setting, Space, check_model, predict
 
 Factory = Callable[[int], nn.Module]
 Fit = Callable[[nn.Module, Trajectories], Any]
@@ -50,7 +50,7 @@ def run_row(job: Job, index: int, seed: int) -> dict[str, Any]:
     data = job.setting.data(space, job.n_train, (TRAIN, index, seed), job.setting.noise)
     clean = job.setting.data(space, job.n_train, (TRAIN, index, seed))
     tests = [job.setting.data(other, job.n_test, (TEST, j)) for j, other in enumerate(job.spaces)]
-    model = job.model_factory(seed)
+    model = check_model(job.model_factory(seed))
     reference = job.reference(seed) if job.reference is not None else without_network(job.model_factory(seed))
     try:
         model = _fitted(job.fit, model, data)
@@ -100,7 +100,7 @@ def _fitted(fit: Fit, model: nn.Module, data: Trajectories) -> nn.Module:
 
 
 def _inputs(job: Job, model: nn.Module, data: Trajectories) -> Array | None:
-    return network_inputs(field_of(model), data.ts, data.y, data.given["context"], job.inputs)
+    return network_inputs(model, data.ts, data.y, data.given["context"], job.inputs)
 
 
 def _cell(
@@ -163,13 +163,13 @@ def _impulse_errors(
     ends = torch.full((len(y0), 2, *setting.truth.state_shape), 1.0, dtype=torch.float64)
     data = Trajectories(setting.ts[[0, -1]], ends, y0=y0, context=context)
 
-    def response(field: nn.Module) -> Array:
-        final = predict(field, data, setting.truth_solver)[:, -1].flatten(1).numpy()
+    def response(model: nn.Module) -> Array:
+        final = predict(model, data, setting.truth_solver)[:, -1].flatten(1).numpy()
         return (final[: len(entries)] - final[len(entries) :]) / (2 * step)
 
     wanted = response(setting.truth)
     out: dict[str, float | None] = {}
-    for name, field_ in (("model", model), ("reference", reference)):
-        ratio = float(np.linalg.norm(response(field_) - wanted) / np.linalg.norm(wanted))
+    for name, tried in (("model", model), ("reference", reference)):
+        ratio = float(np.linalg.norm(response(tried) - wanted) / np.linalg.norm(wanted))
         out[name] = ratio if np.isfinite(ratio) else None
     return out

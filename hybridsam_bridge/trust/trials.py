@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -85,25 +86,51 @@ class Setting:
         return Trajectories(self.ts, ys, y0=y0, context=context)
 
 
-def field_of(model: nn.Module) -> Field:
-    """The right-hand side of a field or an ``hsb.InitialValueModel``."""
-    found = model.field if isinstance(model, InitialValueModel) else model
-    if not isinstance(found, Field):
+def check_model(model: object) -> nn.Module:
+    """Refuse what ``run_model`` cannot run."""
+    inside = model.modules() if isinstance(model, nn.Module) else ()
+    if not isinstance(model, nn.Module) or not any(isinstance(m, (Field, InitialValueModel)) for m in inside):
         raise InvalidInput(
-            f"model_factory: must return an hsb.VectorField, a composition or an hsb.InitialValueModel, it returned "
-            f"{type(model).__name__}."
+            "model_factory: must return an hsb.VectorField, a composition, an hsb.InitialValueModel or a module around "
+            f"one, it returned {type(model).__name__}."
         )
-    return found
+    return model
+
+
+def run_model(model: nn.Module, data: Trajectories, options: dict[str, Any]) -> torch.Tensor:
+    """States ``(B, T, *state_shape)`` from the data's initial states; NaN from where a solve failed.
+
+    ``options`` of ``hsb.solve`` override the model's own. Modules around an ``hsb.InitialValueModel`` (such as
+    ``hsb.OutputCorrected``) are called with ts, y0 and context.
+    """
+    options = {**options, "on_failure": "nan"}
+    y0, context = data.given["y0"], data.given["context"]
+    assert y0 is not None, "Setting.data gives every trajectory its initial state"
+    if isinstance(model, Field):
+        return solve(model, y0, data.ts, context, **options).ys
+    with _solver_options(model, options):
+        if isinstance(model, InitialValueModel):
+            return model.solve(data.ts, y0, context).ys  # states, whatever is observed of them
+        return model(data.ts, y0=y0, context=context)
 
 
 def predict(model: nn.Module, data: Trajectories, options: dict[str, Any]) -> torch.Tensor:
-    """States ``(B, T, *state_shape)`` from the data's initial states; NaN from where a solve failed."""
-    own = model.solver if isinstance(model, InitialValueModel) else {}
-    merged = {**own, **options, "on_failure": "nan"}
+    """``run_model`` without a graph."""
     with torch.no_grad():
-        y0 = data.given["y0"]
-        assert y0 is not None, "Setting.data gives every trajectory its initial state"
-        return solve(field_of(model), y0, data.ts, data.given["context"], **merged).ys
+        return run_model(model, data, options)
+
+
+@contextmanager
+def _solver_options(model: nn.Module, options: dict[str, Any]) -> Iterator[None]:
+    inner = [module for module in model.modules() if isinstance(module, InitialValueModel)]
+    before = [module.solver for module in inner]
+    try:
+        for module, own in zip(inner, before, strict=True):
+            module.solver = {**own, **options}
+        yield
+    finally:
+        for module, own in zip(inner, before, strict=True):
+            module.solver = own
 
 
 def _reshape(values: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
