@@ -152,7 +152,7 @@ class _Call:
         if self.options.steps is not None:
             return STIFF, f"method: {STIFF}, the default for forced steps."
         if self.plan.memo.get("embedded stiff"):
-            return STIFF, f"method: {STIFF}, since {NONSTIFF} met stiffness in this model."
+            return STIFF, f"method: {STIFF}, since {NONSTIFF} met stiffness or very small steps in this model."
         return NONSTIFF, f"method: {NONSTIFF}, no stiffness met."
 
     def _attempt(

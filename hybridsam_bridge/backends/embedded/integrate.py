@@ -18,6 +18,8 @@ Tensor = torch.Tensor
 
 _STIFF_LIMIT = 3.25  # h |λ| beyond which Tsit5 is held by stability, not by accuracy (Hairer and Wanner IV.2)
 _STIFF_STEPS = 15  # so many in a row, and the problem is called stiff
+_TRIAL = 50  # attempts between looks at how many steps are left; beyond _TOO_MANY a stiff method is worth trying
+_TOO_MANY = 1000
 
 
 @dataclass
@@ -29,7 +31,7 @@ class Progress:
     steps: Tensor
     rejected: Tensor
     attempts: int = 0
-    stiff: bool = False  # an explicit method found the problem stiff and stopped
+    stiff: bool = False  # an explicit method stopped, since an implicit one seems better
     times: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # (samples, times) of accepted steps
 
 
@@ -62,7 +64,7 @@ def integrate(
     """Step every sample of y0 (B, n) from ts[0] to ts[-1], writing accepted steps to ``record``.
 
     ``deadline`` is on the clock of ``time.perf_counter``. With ``watch`` an explicit method stops, and sets
-    ``Progress.stiff``, when stability and not accuracy limits its steps.
+    ``Progress.stiff``, when stability and not accuracy limits its steps, or when very many are left.
     """
     size, device = len(y0), y0.device
     progress = Progress(
@@ -161,7 +163,10 @@ class _Adaptive:
         gap = ((new - sixth) * scale).square().sum(1)
         stiff = accept & (slope > _STIFF_LIMIT**2 * gap)
         rows.stiff = torch.where(stiff, rows.stiff + 1, torch.where(accept, 0, rows.stiff))
-        self.progress.stiff = bool((rows.stiff >= _STIFF_STEPS).any())
+        held = (rows.stiff >= _STIFF_STEPS).any()
+        if self.progress.attempts % _TRIAL == 0:
+            held = held | (self.end - rows.t > _TOO_MANY * rows.h).any()
+        self.progress.stiff = bool(held)
 
     def _retire(self, rows: _Rows, done: Tensor) -> None:
         """Take out of the batch who arrived or failed."""
