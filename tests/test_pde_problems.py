@@ -15,6 +15,7 @@ from problems import f64
 from scipy.integrate import solve_ivp
 
 import hybridsam_bridge as hsb
+from hybridsam_bridge import pde
 from hybridsam_bridge.fields.numpy_functions import NumpyFunctions
 from hybridsam_bridge.lowering.program import lower
 
@@ -186,6 +187,41 @@ def test_gradient_of_the_brusselator(backend):
     direction = np.cos(np.arange(2 * n))
     slope = (mean(flat + step * direction) - mean(flat - step * direction)) / (2 * step)
     assert (y0.grad.numpy().reshape(-1) @ direction) == pytest.approx(slope, rel=2e-5, abs=2e-6)
+
+
+class Everything(hsb.VectorField):
+    """Every operator at its higher orders, on axes of every kind, with values from time, parameters and context."""
+
+    def __init__(self):
+        super().__init__()
+        self.grid = pde.Grid((6, 7), upper=(1.0, 2.0), boundary=(("dirichlet", "neumann"), "periodic"))
+        self.state_shape = (2, 6, 7)
+        self.edge = torch.nn.Parameter(f64(0.5, -0.3).reshape(2, 1))
+        self.register_buffer("wind", torch.linspace(0.5, 1.5, 42).double().reshape(6, 7))
+
+    def forward(self, t, y, context=None):
+        values = ((self.edge * torch.cos(t), context), None)
+        spread = 0.05 * pde.laplacian(y, self.grid, 4, values)
+        carried = pde.advection(y, (self.wind, 0.3), self.grid, 3, values)
+        burgers = pde.transport(y, lambda u: 0.1 * u * u, self.grid, 2, values)
+        steep = pde.gradient(y, self.grid, 4, values).square().sum(0)
+        return spread + carried + burgers - 0.01 * steep
+
+
+@pytest.mark.parametrize("backend", ["torch", pytest.param("julia", marks=pytest.mark.julia)])
+def test_every_operator_on_every_backend(backend):
+    """Solutions and gradients of y0, context and a parameter agree with those of SciPy's solvers."""
+    torch.manual_seed(0)
+    y0 = torch.rand(2, 6, 7).double()
+    results = []
+    for engine in ("scipy", backend):
+        field, start, context = Everything(), y0.clone().requires_grad_(), f64(0.2)[0].requires_grad_()
+        end = hsb.solve(field, start, f64(0, 0.5), context=context, rtol=1e-7, atol=1e-9, backend=engine).ys[-1]
+        loss = (end * torch.linspace(-1, 1, 84).double().reshape(2, 6, 7)).sum()
+        results.append([end.detach(), *torch.autograd.grad(loss, [start, context, field.edge])])
+    for a, b in zip(*results, strict=True):
+        # Some tens of rtol in the solution, and the tolerances of scipy's continuous adjoint in the gradients.
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 def interleaved(y):
