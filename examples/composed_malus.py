@@ -19,9 +19,9 @@ OFFSET = 12.0
 
 
 class Dial(nn.Module):
-    """Shown angle -> true angle, in radians: the identity plus a small network, right at zero.
+    """Shown angle -> true angle, in radians: the identity plus a small odd network.
 
-    Without the last condition the network could turn the dial, and no data would tell it from the offset.
+    Were it not odd, the network could turn the dial, and no data would tell that from the offset.
     """
 
     def __init__(self):
@@ -29,7 +29,7 @@ class Dial(nn.Module):
         self.net = nn.Sequential(nn.Linear(1, 16), nn.Tanh(), nn.Linear(16, 1)).double()
 
     def forward(self, shown):
-        return shown + 0.1 * (self.net(shown) - self.net(torch.zeros_like(shown)))
+        return shown + 0.05 * (self.net(shown) - self.net(-shown))
 
 
 class Malus(nn.Module):
@@ -66,7 +66,7 @@ def main(short: bool = False) -> dict[str, float]:
     def loss(model, batch):
         return ((model(batch) - reading) ** 2).mean() / 0.01**2
 
-    optimizer = hsb.SAM(torch.optim.Adam(model.parameters(), lr=1e-2), rho=0.02, perturb=hsb.neural_parameters(model))
+    optimizer = hsb.SAM(torch.optim.Adam(model.parameters(), lr=1e-2), rho=0.05, perturb=hsb.neural_parameters(model))
     trainer = hsb.Trainer(model, optimizer, loss, progress=not short, log_every=50)
     result = trainer.fit(shown, steps=10 if short else 2000)
     found = {"offset": float(model.stages[1].p.offset.detach()), "loss": result.best}

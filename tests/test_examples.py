@@ -62,7 +62,7 @@ def test_the_readme_example_runs_and_learns():
         ("additive_pendulum", {"omega2": (1.1, 0.15)}),
         ("output_corrected_cooling", {"rate": (0.4, 0.05)}),
         ("parameter_encoder_reaction", {"k2": (0.5, 0.05), "worst_k1": (0.0, 0.15)}),
-        ("composed_malus", {"offset": (12.0, 2.0)}),
+        ("composed_malus", {"offset": (12.0, 0.5)}),
         ("multiple_shooting_lorenz", {"sigma": (10.0, 0.3), "rho": (28.0, 0.3), "beta": (8 / 3, 0.05)}),
     ],
 )

@@ -59,7 +59,7 @@ class OptimizerSettings(_Section):
 
 
 class TrainSettings(_Section):
-    """``steps`` or ``epochs``; ``threads`` of torch (a solve's threads are ``hsb.configure``'s); see ``hsb.Trainer``."""
+    """``steps`` or ``epochs``; ``threads`` of torch (a solve has its own); the rest as in ``hsb.Trainer``."""
 
     steps: int | None = Field(default=None, ge=0)
     epochs: int | None = Field(default=None, ge=0)
