@@ -318,3 +318,42 @@ def test_agrees_with_julia_on_forced_steps(method):
     for a, b in zip(*results, strict=True):
         assert ((a - b).abs().max() / b.abs().max()).item() < 1e-12
     assert np.isfinite(results[0][0]).all()
+
+
+# ---------------------------------------------------------------------- the boundary of arrays
+
+
+def test_arrays_in_and_out():
+    """``solve`` and ``vjp`` of the common contract give what the tensors give."""
+    from hybridsam_bridge.backends import get
+    from hybridsam_bridge.backends.base import Options, Request
+
+    field, y0, ts = Robertson(), f64(1, 0, 0)[None].requires_grad_(), f64(0, 0.3, 40)
+    weights = torch.arange(9, dtype=torch.float64).reshape(1, 3, 3)
+    (solve(field, y0, ts, method="Rodas5P").ys * weights).sum().backward()
+    plan, p = field.plan(None)
+    engine = get("torch")
+    request = Request(y0.detach().numpy(), ts.numpy(), np.zeros((1, 0)), p.detach().numpy())
+    options = Options("Rodas5P", "discrete", 1e-6, np.full(3, 1e-9), 100_000)
+    result = engine.solve(plan, request, options)
+    grads = engine.vjp(result.tape, weights.numpy())
+    np.testing.assert_allclose(grads.y0, y0.grad.numpy(), rtol=1e-12)
+    np.testing.assert_allclose(grads.p, field.k.grad.numpy(), rtol=1e-12)
+    result.tape.release()
+    with pytest.raises(RuntimeError, match="freed"):
+        engine.vjp(result.tape, weights.numpy())
+
+
+def test_stiff_samples_do_not_change_the_others():
+    """In a batch that "auto" splits, each sample gets the method and the numbers it would get alone."""
+    y0, rates, ts = f64(1.0, 1.0)[:, None], f64(1.0, 1e5)[:, None].requires_grad_(), f64(0, 0.5, 1.0)
+    both = solve(Decay(), y0, ts, context=rates)
+    assert "1 of 2 samples" in both.stats.why
+    both.ys.sum().backward()
+    for i in range(2):
+        rate = rates.detach()[i].clone().requires_grad_()
+        alone = solve(Decay(), y0[i], ts, context=rate)
+        assert alone.stats.method == ("Tsit5", "Rodas5P")[i]
+        alone.ys.sum().backward()
+        torch.testing.assert_close(both.ys[i], alone.ys, rtol=1e-13, atol=1e-20)
+        torch.testing.assert_close(rates.grad[i], rate.grad, rtol=1e-12, atol=1e-20)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -30,9 +30,8 @@ class Progress:
     reached: Tensor
     steps: Tensor
     rejected: Tensor
+    stiff: Tensor  # an explicit method left the sample, since an implicit one seems better
     attempts: int = 0
-    stiff: bool = False  # an explicit method stopped, since an implicit one seems better
-    times: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # (samples, times) of accepted steps
 
 
 class _Rows:
@@ -63,8 +62,8 @@ def integrate(
 ) -> Progress:
     """Step every sample of y0 (B, n) from ts[0] to ts[-1], writing accepted steps to ``record``.
 
-    ``deadline`` is on the clock of ``time.perf_counter``. With ``watch`` an explicit method stops, and sets
-    ``Progress.stiff``, when stability and not accuracy limits its steps, or when very many are left.
+    ``deadline`` is on the clock of ``time.perf_counter``. With ``watch`` an explicit method leaves a sample,
+    and marks it in ``Progress.stiff``, when stability and not accuracy limits its steps, or very many are left.
     """
     size, device = len(y0), y0.device
     progress = Progress(
@@ -72,6 +71,7 @@ def integrate(
         reached=ts[0].expand(size).clone(),
         steps=torch.zeros(size, dtype=torch.int64, device=device),
         rejected=torch.zeros(size, dtype=torch.int64, device=device),
+        stiff=torch.zeros(size, dtype=torch.bool, device=device),
     )
     if options.steps is not None:
         _forced(stepper, y0, ts, context, options, record, progress)
@@ -119,8 +119,6 @@ class _Adaptive:
                 self._stop(rows, torch.ones_like(rows.sample, dtype=torch.bool), Status.TIME_LIMIT)
                 return
             self._advance(rows)
-            if self.progress.stiff:
-                return
 
     def _advance(self, rows: _Rows) -> None:
         options, stepper = self.options, self.stepper
@@ -136,14 +134,14 @@ class _Adaptive:
         shorter, smaller = self.controller.factors(error, rows.error)
         outputs = torch.searchsorted(self.ts, arrived, right=True)
         if bool(accept.all()):
-            self.record.add(rows.sample, rows.t, h, rows.u, ks, rows.output, outputs)
+            self.record.add(rows.sample, rows.t, h, arrived, rows.u, ks, rows.output, outputs)
             rows.t, rows.u, rows.output, rows.error = arrived, new, outputs, self.controller.remember(error)
             rows.h = h / shorter
         else:
             index = accept.nonzero()[:, 0]
             if len(index):
-                sample, t, step, u = (x[index] for x in (rows.sample, rows.t, h, rows.u))
-                self.record.add(sample, t, step, u, ks[:, index], rows.output[index], outputs[index])
+                sample, t, step, end, u = (x[index] for x in (rows.sample, rows.t, h, arrived, rows.u))
+                self.record.add(sample, t, step, end, u, ks[:, index], rows.output[index], outputs[index])
             rows.t = torch.where(accept, arrived, rows.t)
             rows.u = torch.where(accept[:, None], new, rows.u)
             rows.output = torch.where(accept, outputs, rows.output)
@@ -153,6 +151,8 @@ class _Adaptive:
             rows.finite = torch.isfinite(error)
         rows.count += 1
         self._retire(rows, accept & last)
+        if self.watch:
+            self._dismiss_stiff(rows)
 
     def _watch(self, rows: _Rows, h: Tensor, new: Tensor, ks: Tensor, accept: Tensor) -> None:
         """Hairer and Wanner's test: |k_7 - k_6| / |u_7 - u_6| estimates h |λ|."""
@@ -163,10 +163,15 @@ class _Adaptive:
         gap = ((new - sixth) * scale).square().sum(1)
         stiff = accept & (slope > _STIFF_LIMIT**2 * gap)
         rows.stiff = torch.where(stiff, rows.stiff + 1, torch.where(accept, 0, rows.stiff))
-        held = (rows.stiff >= _STIFF_STEPS).any()
+
+    def _dismiss_stiff(self, rows: _Rows) -> None:
+        """Leave the rows to an implicit method that stability holds back or that have very many steps to go."""
+        held = rows.stiff >= _STIFF_STEPS
         if self.progress.attempts % _TRIAL == 0:
-            held = held | (self.end - rows.t > _TOO_MANY * rows.h).any()
-        self.progress.stiff = bool(held)
+            held = held | (self.end - rows.t > _TOO_MANY * rows.h)
+        if bool(held.any()):
+            self.progress.stiff[rows.sample[held]] = True
+            rows.keep((~held).nonzero()[:, 0])
 
     def _retire(self, rows: _Rows, done: Tensor) -> None:
         """Take out of the batch who arrived or failed."""
@@ -212,15 +217,16 @@ def _forced(
         index = ((left > k) & alive).nonzero()[:, 0]
         if not len(index):
             break
-        t, h = times[index, k], times[index, k + 1] - times[index, k]
+        t, end = times[index, k], times[index, k + 1].contiguous()
+        h = end - t
         new, _, ks = stepper.attempt(t, u[index], h, context[index])
         progress.attempts += 1
-        outputs = torch.searchsorted(ts, times[index, k + 1].contiguous(), right=True)
-        record.add(index, t, h, u[index], ks, output[index], outputs)
+        outputs = torch.searchsorted(ts, end, right=True)
+        record.add(index, t, h, end, u[index], ks, output[index], outputs)
         sound = torch.isfinite(new).all(1)
         u = u.index_copy(0, index, new)
         output[index] = outputs
         progress.steps[index] += sound.long()
-        progress.reached[index] = torch.where(sound, times[index, k + 1], t)
+        progress.reached[index] = torch.where(sound, end, t)
         alive[index] = sound
     progress.status[:] = torch.where(alive, int(Status.SUCCESS), int(Status.NON_FINITE))

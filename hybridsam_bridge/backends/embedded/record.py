@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from hybridsam_bridge.backends.embedded.tableaus import Tableau
@@ -74,10 +75,12 @@ class Record:
         self._bytes = 0
         self._complete = True  # every step's stages are still there
 
-    def add(self, sample: Tensor, t: Tensor, h: Tensor, u: Tensor, ks: Tensor, first: Tensor, past: Tensor) -> None:
-        """Accepted steps of some samples; ks (stages, N, n), outputs first..past within them."""
+    def add(
+        self, sample: Tensor, t: Tensor, h: Tensor, end: Tensor, u: Tensor, ks: Tensor, first: Tensor, past: Tensor
+    ) -> None:
+        """Accepted steps of some samples from t by h to end; ks (stages, N, n), outputs first..past within them."""
         if self.timed:
-            self.end_times.append((sample, t + h))
+            self.end_times.append((sample, end))
         ks = ks[: self.tableau.used]
         if not self.taped:
             index = (past > first).nonzero()[:, 0]
@@ -115,6 +118,14 @@ class Record:
         if len(pieces) == 1:
             return pieces[0]
         return tuple(torch.cat(column, dim=1 if i == 4 else 0) for i, column in enumerate(zip(*pieces, strict=True)))
+
+    def step_times(self) -> list[np.ndarray]:
+        """The times of each sample's accepted steps, the initial time first (``timed`` records only)."""
+        start = self.ts[:1].cpu().numpy()
+        if not self.end_times:
+            return [start.copy() for _ in range(len(self.ys))]
+        samples, times = (torch.cat(x).cpu().numpy() for x in zip(*self.end_times, strict=True))
+        return [np.concatenate([start, times[samples == b]]) for b in range(len(self.ys))]
 
     def steps(self, succeeded: Tensor) -> Steps:
         """The steps of the samples that ``succeeded`` (B,), in the order of the adjoint."""
