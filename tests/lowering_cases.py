@@ -357,6 +357,59 @@ def _network(hidden: int, act: Callable[[torch.Tensor], torch.Tensor], norm: boo
     return body
 
 
+_BATCH_NORM = torch.nn.BatchNorm1d(3, affine=False).double().eval()
+_BATCH_NORM.running_mean.copy_(torch.tensor([0.1, -0.2, 0.3]))
+
+
+def _modules() -> list[Case]:
+    made: dict[str, Case] = {
+        "batch_norm": Case(
+            "batch_norm",
+            lambda y, p, t, c: (
+                _BATCH_NORM(y.view(2, 3) * p[:3])
+                * F.batch_norm(y.view(2, 3), _BATCH_NORM.running_mean, _BATCH_NORM.running_var, p[:3], p[3:])
+            ).reshape(6),
+        ),
+        "group_norm": Case("group_norm", lambda y, p, t, c: F.group_norm((y * p).view(1, 6), 2, p, y)[0]),
+        "bilinear": Case(
+            "bilinear_module",
+            lambda y, p, t, c: F.bilinear(y, y * y, p[0], p[1]),
+            shapes=((6, 6, 6), (6,)),
+        ),
+        "gru": Case(
+            "gru",
+            lambda y, p, t, c: torch.gru_cell(y[None], (y * t)[None], p[0], p[1], p[2], p[3])[0],
+            shapes=((18, 6), (18, 6), (18,), (18,)),
+        ),
+        "attention": Case(
+            "attention",
+            lambda y, p, t, c: F.scaled_dot_product_attention(*((y.view(1, 3, 2) @ w) for w in p))[0].reshape(6),
+            shapes=((2, 2), (2, 2), (2, 2)),
+        ),
+        "bucketize": Case(
+            "bucketize",
+            lambda y, p, t, c: y * p[torch.bucketize(y, torch.tensor([-0.8, -0.1, 0.4, 0.9], dtype=y.dtype))],
+        ),
+        "searchsorted": Case(
+            "searchsorted",
+            lambda y, p, t, c: y * p[torch.searchsorted(torch.tensor([0.2, 0.5, 0.7], dtype=y.dtype), t, right=True)],
+        ),
+        "angles": Case("angles", lambda y, p, t, c: torch.deg2rad(y) * torch.rad2deg(p) + torch.frac(2 * y)),
+        "trace": Case("trace", lambda y, p, t, c: torch.trace(torch.outer(y, p)) * y),
+        "block_diag": Case(
+            "block_diag", lambda y, p, t, c: torch.block_diag(torch.outer(y[:3], p[:3]), torch.outer(p[3:], y[3:])) @ y
+        ),
+        "own_gradient": Case("own_gradient", lambda y, p, t, c: _potential_gradient(y, p) * t),
+        "vmap": Case("vmap", lambda y, p, t, c: torch.vmap(lambda a: a * a.sum())(y.view(2, 3)).reshape(6) * p),
+    }
+    return list(made.values())
+
+
+def _potential_gradient(y: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+    """A right-hand side that is itself a gradient, as Hamiltonian and gradient-flow models are."""
+    return torch.func.grad(lambda q: (torch.sin(q * p) ** 2).sum() + q[0] ** 3 * q[1])(y)
+
+
 def _composites() -> list[Case]:
     def shapes(n: int, hidden: int) -> tuple[tuple[int, ...], ...]:
         return ((hidden, n + 3), (hidden,), (hidden,), (hidden,), (hidden, hidden), (hidden,), (n, hidden))
@@ -391,6 +444,7 @@ GROUPS: dict[str, list[Case]] = {
     "reductions": _reductions(),
     "products": _products(),
     "convolutions": _convolutions(),
+    "modules": _modules(),
     "composites": _composites(),
 }
 CASES = [case for group in GROUPS.values() for case in group]

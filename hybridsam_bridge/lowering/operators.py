@@ -10,6 +10,7 @@ def load() -> None:
         operators_index,
         operators_linear,
         operators_nn,
+        operators_norm,
         operators_pointwise,
         operators_reduce,
         operators_view,

@@ -121,6 +121,13 @@ def _index_add(g: Graph, out: Any, x: Node, dim: int, index: Node, source: Node,
     return _index_put(g, out, x, [*picks, g.reshape(index, (index.size,))], scaled, accumulate=True)
 
 
+@entry("index_fill")
+def _index_fill(g: Graph, out: Any, x: Node, dim: int, index: Node, value: Any) -> Node:
+    picks: list[Node | None] = [None] * (dim % len(x.shape))
+    fill = value if isinstance(value, Node) else g.full(float(value))
+    return _index_put(g, out, x, [*picks, g.reshape(index, (index.size,))], fill)
+
+
 @entry("index_select_backward")
 def _index_select_backward(g: Graph, out: Any, grad: Node, sizes: Any, dim: int, index: Node) -> Node:
     return _index_add(g, out, g.full(0.0, tuple(out.shape)), dim, index, grad)

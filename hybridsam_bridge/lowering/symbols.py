@@ -90,12 +90,35 @@ def _ends(x: torch.Tensor, axis: int, low: int, high: int, mode: str) -> tuple[t
     return repeated(x.narrow(axis, 0, 1), low), repeated(x.narrow(axis, n - 1, 1), high)
 
 
+# The number of boundaries below a value; torch reads a single value out of its tensor.
+def _bucketize(x: Any, boundaries: torch.Tensor, *, out_int32: bool = False, right: bool = False) -> torch.Tensor:
+    if not isinstance(x, Symbol):
+        return torch.bucketize(x, boundaries, out_int32=out_int32, right=right)
+    below = boundaries <= x.unsqueeze(-1) if right else boundaries < x.unsqueeze(-1)
+    return below.sum(-1)
+
+
+def _searchsorted(boundaries: torch.Tensor, x: Any, **options: Any) -> torch.Tensor:
+    if not isinstance(x, Symbol) or boundaries.dim() != 1 or options.get("sorter") is not None:
+        return torch.searchsorted(boundaries, x, **options)
+    return _bucketize(x, boundaries, right=options.get("right", False) or options.get("side") == "right")
+
+
+def _getitem(x: torch.Tensor, index: Any) -> torch.Tensor:
+    if isinstance(index, Symbol) and index.dim() == 0 and index.dtype in (torch.int64, torch.int32):
+        return x.index_select(0, index.reshape(1)).squeeze(0)
+    return x[index]
+
+
 _SPELLED: dict[Any, Callable[..., torch.Tensor]] = {
     torch.nn.functional.linear: _linear,
     torch.matmul: _matmul,
     torch.Tensor.matmul: _matmul,
     torch.Tensor.__matmul__: _matmul,
     torch.nn.functional.pad: _pad,
+    torch.Tensor.__getitem__: _getitem,
+    torch.bucketize: _bucketize,
+    torch.searchsorted: _searchsorted,
 }
 
 

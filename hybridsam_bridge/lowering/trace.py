@@ -89,6 +89,10 @@ class _Mutates(Exception):
     """The code writes in place: torch has to rewrite it (functionalize), which costs it a second of imports."""
 
 
+class _Reshapes(Exception):
+    """torch's derivative of an operator reshapes in place, which again only functionalize can rewrite."""
+
+
 class Recorder(TorchDispatchMode):
     """Builds nodes for every operator that torch dispatches while it is active."""
 
@@ -137,7 +141,7 @@ class Recorder(TorchDispatchMode):
         structural = all(s.node.literal is not None for s in symbols)
         if name in registry.COMPOSITES and not structural:
             with self:
-                return registry.COMPOSITES[name](*args, **kwargs)
+                return self._refusing(where, func, registry.COMPOSITES[name], *args, **kwargs)
         handler = registry.ENTRIES.get(name)
         random = torch.Tag.nondeterministic_seeded in func.tags
         plain_args, plain_kwargs = pytree.tree_map(_value, (args, kwargs))
@@ -162,8 +166,8 @@ class Recorder(TorchDispatchMode):
             raise registry.unsupported(func, where, name)
         with self:
             result = plain(*args, **kwargs)
-        if tuple(result.shape) != tuple(target.shape):
-            raise registry.unsupported(func, where, name)
+        if tuple(result.shape) != tuple(target.shape):  # a symbol cannot change its shape
+            raise _Reshapes if self.pure else registry.unsupported(func, where, name)
         target.node, target.value = self.node(result), _value(result)
         return target
 
@@ -171,17 +175,22 @@ class Recorder(TorchDispatchMode):
         def swap(value: Any) -> Any:
             return self.node(value) if isinstance(value, torch.Tensor) else value
 
+        swapped = pytree.tree_map(swap, (args, kwargs))
+        made = self._refusing(where, func, handler, self.graph, out, *swapped[0], **swapped[1])
+        if isinstance(out, torch.Tensor):
+            return Symbol.make(made, out)
+        pairs = [n if n is None or t is None else Symbol.make(n, t) for t, n in zip(out, made, strict=True)]
+        return pairs if isinstance(out, list) else tuple(pairs)
+
+    @staticmethod
+    def _refusing(where: str, func: Any, handler: Any, *args: Any, **kwargs: Any) -> Any:
         try:
-            made = handler(self.graph, out, *pytree.tree_map(swap, args), **pytree.tree_map(swap, kwargs))
+            return handler(*args, **kwargs)
         except registry.Refused as refused:
             raise UnsupportedOperation(
                 f'{where}: {func}: {refused} Rewrite it, or solve with backend="torch" or backend="scipy", '
                 "which run any torch code."
             ) from None
-        if isinstance(out, torch.Tensor):
-            return Symbol.make(made, out)
-        pairs = [n if n is None or t is None else Symbol.make(n, t) for t, n in zip(out, made, strict=True)]
-        return pairs if isinstance(out, list) else tuple(pairs)
 
 
 def _value(item: Any) -> Any:
@@ -204,6 +213,26 @@ def _pull(outputs: Sequence[Any], inputs: Sequence[Any], cotangents: Sequence[An
     # Contracted to one number: autograd checks given cotangents with SymPy, whose import takes half a second.
     total = sum((o * c).sum() for o, c in pairs)
     return torch.autograd.grad(total, inputs, create_graph=True, allow_unused=True)
+
+
+def _derive_rewritten(fn: Callable[..., Any], x: dict[str, Any], params: Sequence[Any]) -> tuple[Any, ...]:
+    """What ``_derive`` does, all of it inside functionalize."""
+
+    def joint(t: Any, u: Any, c: Any, params: Any, v: Any, d: Any, tau: Any) -> Any:
+        def pulled(t: Any, u: Any, c: Any, params: Any, v: Any) -> Any:
+            outputs: Any = torch.func.vjp(lambda *a: fn(*a).to(torch.float64), t, u, c, params)
+            f, pull = outputs
+            gt, gu, gc, gp = pull(v)
+            return (gt, gu), (f, gc, gp)
+
+        outputs: Any = torch.func.vjp(pulled, t, u, c, params, v, has_aux=True)
+        (gt, gu), pull, (f, gc, gp) = outputs
+        ht, hu, hc, hp, jd = pull((tau, d))
+        return f, [gt, gu, gc, *gp], [ht, hu, hc, *hp, jd]
+
+    run = torch.func.functionalize(joint, remove="mutations_and_views")
+    made: tuple[Any, ...] = run(x["t"], x["u"], x["c"], list(params), x["v"], x["d"], x["tau"])
+    return made
 
 
 def _rewritten(part: TorchPart, n: int, nc: int) -> Callable[..., Any]:
@@ -245,10 +274,17 @@ def trace(part: TorchPart, n: int, nc: int) -> Traced:
     Raises ``UnsupportedOperation`` naming the operator and the user's line.
     """
     try:
+        fn = part.fn
         try:
-            return _record(part.fn, part, n, nc)
+            return _record(fn, part, n, nc)
         except _Mutates:
-            return _record(_rewritten(part, n, nc), part, n, nc)
+            fn = _rewritten(part, n, nc)
+        except _Reshapes:
+            return _record(fn, part, n, nc, pure=False)
+        try:
+            return _record(fn, part, n, nc)
+        except _Reshapes:
+            return _record(fn, part, n, nc, pure=False)
     except HybridSAMError:
         raise
     except (RuntimeError, TypeError) as error:
@@ -270,12 +306,13 @@ def _symbols(graph: Graph, part: TorchPart, n: int, nc: int, requires_grad: bool
     return x, params
 
 
-def _record(fn: Callable[..., Any], part: TorchPart, n: int, nc: int) -> Traced:
+def _record(fn: Callable[..., Any], part: TorchPart, n: int, nc: int, pure: bool = True) -> Traced:
     graph = Graph()
-    recorder = Recorder(graph, pure=True)
-    x, params = _symbols(graph, part, n, nc, requires_grad=True)
+    recorder = Recorder(graph, pure)
+    x, params = _symbols(graph, part, n, nc, requires_grad=pure)
+    derive = _derive if pure else _derive_rewritten
     with torch.enable_grad(), recorder, Spelling():
-        f, first, second = _derive(fn, x, params)
+        f, first, second = derive(fn, x, params)
     zeros = [graph.full(0.0, p.shape) for p in (x["t"], x["u"], x["c"], *params, x["v"])]
     gt, gu, gc, *gp = [z if g is None else recorder.node(g) for g, z in zip(first, zeros, strict=False)]
     _, hu, hc, *hp, jd = [z if g is None else recorder.node(g) for g, z in zip(second, zeros, strict=True)]
