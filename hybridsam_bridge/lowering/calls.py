@@ -1,4 +1,4 @@
-"""Calls of the precompiled kernels in kernels.jl."""
+"""Calls of the precompiled kernels in kernels_arrays.jl."""
 
 from __future__ import annotations
 

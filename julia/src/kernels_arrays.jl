@@ -166,3 +166,13 @@ end
     end
     return nothing
 end
+
+# Every kernel has one method with concrete types, so that all of them can be compiled with the package.
+if ccall(:jl_generating_output, Cint, ()) == 1
+    for name in names(@__MODULE__; all = true)
+        startswith(String(name), "k_") || continue
+        kernel = getfield(@__MODULE__, name)
+        signature = only(methods(kernel)).sig
+        precompile(Tuple{typeof(kernel),signature.parameters[2:end]...})
+    end
+end
