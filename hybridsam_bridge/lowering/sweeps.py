@@ -77,14 +77,16 @@ def _dots(c: Place, a: Place, b: Place, kept: list[Axis], summed: list[Axis], ad
     o = _pick_o(kept, None)
     if o is _ONE and any(k.b == 0 and k.a != 0 for k in kept):
         return None  # better with the factors exchanged
-    outer = [k for k in kept if k is not o]
+    # The axis along which the other factor repeats makes pairs of results.
+    x = max((k for k in kept if k is not o and k.b == 0), key=lambda k: k.length, default=_ONE)
+    outer = [k for k in kept if k is not o and k is not x]
 
     def call(ci: str, ai: str, bi: str, r: list[Axis]) -> str:
         s = _fill(summed, 4)
         return (
-            f"k_sweep_dots!({c[0]}, {ci}, {_three(r, 'c')}, {o.c}, 0, {a[0]}, {ai}, {_three(r, 'a')}, 0, "
-            f"{_three(s, 'a')}, {b[0]}, {bi}, {_three(r, 'b')}, {o.b}, 0, {_three(s, 'b')}, {_three(r, 'length')}, "
-            f"{o.length}, 1, {_three(s, 'length')}, {_bool(add)})"
+            f"k_sweep_dots!({c[0]}, {ci}, {_three(r, 'c')}, {o.c}, {x.c}, {a[0]}, {ai}, {_three(r, 'a')}, {x.a}, "
+            f"{_three(s, 'a')}, {b[0]}, {bi}, {_three(r, 'b')}, {o.b}, {x.b}, {_three(s, 'b')}, "
+            f"{_three(r, 'length')}, {o.length}, {x.length}, {_three(s, 'length')}, {_bool(add)})"
         )
 
     return _looped(c, a, b, outer, call)
