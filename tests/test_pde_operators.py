@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -201,6 +204,14 @@ def test_grid_points():
     mixed = pde.Grid(4, 1.0, 3.0, boundary=((DIRICHLET, NEUMANN),), points="nodes")
     assert mixed.coordinates().tolist() == [1.5, 2, 2.5, 3]
     assert mixed.spacing == (0.5,)
+
+
+def test_a_grid_is_a_value():
+    grid = pde.Grid((4, 5), boundary=("neumann", "periodic"))
+    assert pickle.loads(pickle.dumps(grid)) == copy.deepcopy(grid) == grid
+    assert dataclasses.replace(grid, points="nodes") != grid
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        grid.points = "nodes"
 
 
 def test_another_grid_is_another_plan():

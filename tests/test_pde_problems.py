@@ -194,10 +194,10 @@ class Everything(hsb.VectorField):
 
     def __init__(self):
         super().__init__()
-        self.grid = pde.Grid((6, 7), upper=(1.0, 2.0), boundary=(("dirichlet", "neumann"), "periodic"))
-        self.state_shape = (2, 6, 7)
+        self.grid = pde.Grid((5, 6), upper=(1.0, 2.0), boundary=(("dirichlet", "neumann"), "periodic"))
+        self.state_shape = (2, 5, 6)
         self.edge = torch.nn.Parameter(f64(0.5, -0.3).reshape(2, 1))
-        self.register_buffer("wind", torch.linspace(0.5, 1.5, 42).double().reshape(6, 7))
+        self.register_buffer("wind", torch.linspace(0.5, 1.5, 30).double().reshape(5, 6))
 
     def forward(self, t, y, context=None):
         values = ((self.edge * torch.cos(t), context), None)
@@ -208,19 +208,34 @@ class Everything(hsb.VectorField):
         return spread + carried + burgers - 0.01 * steep
 
 
-@pytest.mark.parametrize("backend", ["torch", pytest.param("julia", marks=pytest.mark.julia)])
-def test_every_operator_on_every_backend(backend):
-    """Solutions and gradients of y0, context and a parameter agree with those of SciPy's solvers."""
+def test_higher_orders_lower_too():
+    """Boundary closures by constant matrices, slices on two axes, values from context: all have entries."""
+    plan, _ = Everything().plan(())
+    program = lower(plan.parts[0], plan.n, plan.nc)
+    assert program.time_dependent
+    assert program.uses_context
+
+
+def everything(backend, gradients):
     torch.manual_seed(0)
-    y0 = torch.rand(2, 6, 7).double()
-    results = []
-    for engine in ("scipy", backend):
-        field, start, context = Everything(), y0.clone().requires_grad_(), f64(0.2)[0].requires_grad_()
-        end = hsb.solve(field, start, f64(0, 0.5), context=context, rtol=1e-7, atol=1e-9, backend=engine).ys[-1]
-        loss = (end * torch.linspace(-1, 1, 84).double().reshape(2, 6, 7)).sum()
-        results.append([end.detach(), *torch.autograd.grad(loss, [start, context, field.edge])])
-    for a, b in zip(*results, strict=True):
-        # Some tens of rtol in the solution, and the tolerances of scipy's continuous adjoint in the gradients.
+    y0, context = torch.rand(2, 5, 6).double().requires_grad_(), f64(0.2)[0].requires_grad_()
+    field = Everything()
+    with torch.set_grad_enabled(gradients):
+        end = hsb.solve(field, y0, f64(0, 0.3), context=context, rtol=1e-6, atol=1e-8, backend=backend).ys[-1]
+    loss = (end * torch.linspace(-1, 1, 60).double().reshape(2, 5, 6)).sum()
+    return end.detach(), *(torch.autograd.grad(loss, [y0, context, field.edge]) if gradients else ())
+
+
+def test_every_operator_against_scipy():
+    # Some tens of rtol.
+    torch.testing.assert_close(everything("torch", False)[0], everything("scipy", False)[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.julia
+def test_every_operator_compiled():
+    """Solutions and gradients of y0, context and a parameter, compiled and in torch."""
+    for a, b in zip(everything("julia", True), everything("torch", True), strict=True):
+        # Other steps and other methods, each with discrete gradients: some tens of rtol.
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
