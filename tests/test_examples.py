@@ -12,6 +12,8 @@ import pytest
 import torch
 
 import hybridsam_bridge as hsb
+from hybridsam_bridge.tasks.session import open_session, run
+from hybridsam_bridge.train.settings import read
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = [
@@ -21,6 +23,7 @@ EXAMPLES = [
     "multiple_shooting_lorenz",
     "output_corrected_cooling",
     "parameter_encoder_reaction",
+    "trust_heat",
 ]
 
 
@@ -70,3 +73,32 @@ def test_whole_examples_find_what_was_put_in(name, truth):
     found = load(name).main()
     for key, (value, tolerance) in truth.items():
         assert found[key] == pytest.approx(value, abs=tolerance), key
+
+
+def test_the_configuration_file_trains_a_task_of_ones_own(tmp_path):
+    path = ROOT / "examples" / "pendulum.toml"
+    changes = ["task.options.samples=4", "train.epochs=2", "train.batch_size=2", f"output.folder='{tmp_path}'"]
+    _, result, _ = run(open_session(read(path, changes), str(path), path.parent), progress=False)
+    assert result.reason == "finished"
+    assert result.steps == 4
+
+
+@pytest.mark.parametrize("name", ["lotka_volterra", "robertson"])
+def test_hidden_physics_in_short(name):
+    found = load("hidden_physics").main(name, seeds=1, short=True)
+    assert set(found) == {"ERM", "SAM"}
+    assert all(math.isfinite(x) for method in found.values() for values in method.values() for x in values)
+
+
+def test_a_sweep_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+    pytest.importorskip("optuna", reason="optuna is not installed (pip install optuna)")
+    import optuna
+
+    monkeypatch.chdir(tmp_path)
+    sweep = load("sweep_optuna")
+    monkeypatch.setattr(sweep, "objective", lambda trial: trial.suggest_float("rho", 1e-3, 0.5, log=True))
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sweep.main(2)
+    sweep.main(1)
+    study = optuna.load_study(storage=f"sqlite:///{sweep.STORAGE}", study_name="hare_lynx")
+    assert len(study.trials) == 3

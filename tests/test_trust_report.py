@@ -145,7 +145,7 @@ def test_subspace_theorem_through_the_solver():
 
 def test_pendulum_amplitudes_and_forcings():
     # Not stiff: an explicit method does, and quicker.
-    solver, fit = {**SOLVER, "method": "Tsit5"}, models.quick_fit(40, method="Tsit5")
+    solver, fit = {**SOLVER, "method": "Tsit5"}, models.quick_fit(30, method="Tsit5")
     common = {"n_train": 8, "n_test": 6, "ts": torch.linspace(0, 4, 6, dtype=torch.float64), "solver": solver}
     boxes = [trust.Box("small", (-0.5, -0.5), (0.5, 0.5)), trust.Box("wide", (-2.0, -2.0), (2.0, 2.0))]
     amplitudes = trust.generalisation_report(
@@ -166,6 +166,8 @@ def test_pendulum_amplitudes_and_forcings():
         spaces=[trust.sine(1).scaled(0.4, "slow"), trust.sine(4).scaled(2.0, "strong")],
         grid=np.linspace(0, 1, 9),
         y0=torch.tensor([0.5, 0.0], dtype=torch.float64),
+        impulses=0,
+        solver_check=False,
         **common,
     )
     assert forcings.settings["vary"] == "forcing"
@@ -196,7 +198,7 @@ def test_fitzhugh_nagumo():
     spaces = [trust.cosine(2), trust.gaussian_field(0.15)]
     report = trust.generalisation_report(
         models.hybrid_fitzhugh,
-        models.quick_fit(40, method="Tsit5"),
+        models.quick_fit(45, method="Tsit5"),
         models.FitzHughNagumoTruth(),
         spaces=spaces,
         n_train=6,
@@ -206,6 +208,8 @@ def test_fitzhugh_nagumo():
         place=models.start_u,
         solver={**SOLVER, "method": "Tsit5"},
         noise=0.01,
+        impulses=0,
+        solver_check=False,
     )
     # A pointwise reaction learned on one family of modes serves the other, noise of 1% and all.
     assert (report.skill < -0.3).all()

@@ -178,9 +178,12 @@ def test_noise_raises_the_floor_and_keeps_the_structure():
     assert skill[1, 0] > -0.15
 
 
-def test_networks_learn_their_own_space_and_not_the_other():
+@pytest.mark.parametrize(
+    "kinds", [slice(3, 7), pytest.param(slice(7, 8), marks=pytest.mark.slow)], ids=["dense", "FNO"]
+)
+def test_networks_learn_their_own_space_and_not_the_other(kinds):
     equation = Equation(n=12)
-    for make in standard_models(equation, steps=300)[3:]:
+    for make in standard_models(equation, steps=300)[kinds]:
         result = cross_validate(make, equation, [sine(3), cosine(3)], n_train=100, n_test=50)
         own, far = np.diag(result.skill), result.skill[1, 0]
         # Short trainings reach 3 to 10% of the solution's size; far from home the error stays of order one.

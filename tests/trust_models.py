@@ -183,5 +183,5 @@ def failing_fit(model, data):
     hsb.solve(model, 50 * torch.ones(1, N, dtype=torch.float64), data.ts, **SOLVER)
 
 
-def quick_fit(iterations=50, decay=1e-8, **options):
+def quick_fit(iterations=45, decay=1e-8, **options):
     return trust.SolverFit(iterations, {**SOLVER, **options}, decay)

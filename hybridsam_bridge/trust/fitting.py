@@ -29,7 +29,7 @@ class SolverFit:
         trained = [p for p in model.parameters() if p.requires_grad]
         scale = data.y.square().mean()
         optimizer = torch.optim.LBFGS(
-            trained, max_iter=self.iterations, history_size=20, line_search_fn="strong_wolfe", tolerance_change=1e-12
+            trained, max_iter=self.iterations, history_size=20, line_search_fn="strong_wolfe", tolerance_change=1e-10
         )
 
         def closure() -> torch.Tensor:
