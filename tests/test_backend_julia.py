@@ -55,8 +55,10 @@ def test_every_rosenbrock_method_is_its_own_adjoint(method):
 
 @pytest.mark.parametrize(
     ("method", "rtol"),
-    [("FBDF", 1e-7), ("QNDF", 1e-7), ("KenCarp4", 1e-7), ("RadauIIA5", 1e-7), ("Tsit5", 1e-7), ("Vern7", 1e-7)]
-    + [("TRBDF2", 1e-10)],  # of order 2, and so is its interpolant
+    [
+        *((name, 1e-7) for name in ("FBDF", "QNDF", "KenCarp4", "RadauIIA5", "Tsit5", "Vern7")),
+        ("TRBDF2", 1e-10),  # of order 2, and so is its interpolant
+    ],
 )
 def test_gauss_after_any_method(method, rtol):
     """Against the discrete adjoint of Rodas5P at rtol 1e-9: what remains is the error of the solve and of its

@@ -197,6 +197,7 @@ def _solve(link: Link, plan: Plan, registered: list[dict[str, Any]], request: Re
     call = {
         "plan": plan_key,
         "method": options.method,
+        "implicit": methods.lookup(options.method).family in ("bdf", "sdirk", "firk"),
         "adjoint": keep,
         "sizes": (batch, times, -1 if forced is None else len(forced)),
         "addresses": (*addresses, ys_at, table_at),

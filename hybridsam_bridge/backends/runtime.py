@@ -26,9 +26,18 @@ def boot(library: str) -> Any:
 
     jl = juliacall.Main
     # Stacked below the active project: the package's source is here, its dependencies there.
-    jl.seval("path -> path in LOAD_PATH || push!(LOAD_PATH, path)")(library)
+    add = jl.seval("path -> path in LOAD_PATH || push!(LOAD_PATH, path)")
+    add(library)
+    add(os.path.join(library, "implicit"))
     jl.seval("import HybridSAMBridge")
     return jl.HybridSAMBridge
+
+
+def load_implicit() -> None:
+    """The methods that take longest to load, when one is first asked for."""
+    import juliacall
+
+    juliacall.Main.seval("import HybridSAMBridgeImplicit")
 
 
 class Engine:
@@ -37,6 +46,7 @@ class Engine:
     def __init__(self, library: str, threads: int):
         self.bridge = boot(library)
         self.threads = threads
+        self.implicit = False
         self.programs: dict[str, int] = {}  # by the part's key: equal structure is compiled once
 
     def register(self, n: int, nc: int, n_params: int, parts: list[dict[str, Any]]) -> int:
@@ -80,6 +90,9 @@ class Engine:
 
     def solve(self, call: dict[str, Any]) -> tuple[int, int]:
         """Run a forward solve; returns the tape's id (0: none) and its bytes."""
+        if call["implicit"] and not self.implicit:
+            load_implicit()
+            self.implicit = True
         tape, size = self.bridge.solve(
             call["plan"],
             call["method"],
@@ -199,6 +212,7 @@ def serve(connection: Connection, engine: Engine, parent: int) -> None:
 def main() -> None:
     if sys.argv[1] == "--check":  # load and precompile, for setup-julia
         boot(sys.argv[2])
+        load_implicit()
         return
     address, parent = os.environ[ADDRESS], int(sys.argv[1])
     with Client(address, authkey=bytes.fromhex(os.environ.pop(AUTHKEY))) as connection:

@@ -10,12 +10,9 @@ using FunctionWrappers: FunctionWrapper
 using LinearAlgebra
 using LinearAlgebra: BLAS, LAPACK, LAPACKException, SingularException, ZeroPivotException
 using LinearSolve: GenericLUFactorization, LUFactorization
-using OrdinaryDiffEqBDF: FBDF, QNDF
 using OrdinaryDiffEqCore: init, step!
-using OrdinaryDiffEqFIRK: RadauIIA5, RadauIIA9
 using OrdinaryDiffEqRosenbrock: Rodas3, Rodas3P, Rodas4, Rodas42, Rodas4P, Rodas4P2, Rodas5, Rodas5P, Rodas5Pe,
     Rosenbrock23, Rosenbrock23Cache, RosenbrockCache
-using OrdinaryDiffEqSDIRK: KenCarp3, KenCarp4, KenCarp5, Kvaerno5, TRBDF2
 using OrdinaryDiffEqTsit5: Tsit5, Tsit5Cache, Tsit5ConstantCacheActual, Tsit5Interp
 using OrdinaryDiffEqVerner: Vern7, Vern9
 using PrecompileTools: @compile_workload, @setup_workload

@@ -12,14 +12,13 @@ const ROSENBROCK = Dict{String,Any}(
     "Rodas4P2" => Rodas4P2, "Rodas4" => Rodas4, "Rodas42" => Rodas42, "Rodas3" => Rodas3, "Rodas3P" => Rodas3P,
     "Rosenbrock23" => Rosenbrock23)
 
-const IMPLICIT = Dict{String,Any}(
-    "FBDF" => FBDF, "QNDF" => QNDF, "KenCarp3" => KenCarp3, "KenCarp4" => KenCarp4, "KenCarp5" => KenCarp5,
-    "Kvaerno5" => Kvaerno5, "TRBDF2" => TRBDF2)
-
-# Verner's lazy interpolants would evaluate the model after the solve, when its context is another sample's.
-const OTHERS = Dict{String,Any}(
-    "RadauIIA5" => RadauIIA5, "RadauIIA9" => RadauIIA9, "Tsit5" => Tsit5, "Vern7" => () -> Vern7(; lazy = false),
-    "Vern9" => () -> Vern9(; lazy = false))
+"""
+Methods by name, each a function of the number of unknowns. HybridSAMBridgeImplicit adds its own when it is loaded.
+Verner's lazy interpolants would evaluate the model after the solve, when its context is another sample's.
+"""
+const METHODS = Dict{String,Any}(
+    (name => (n -> method(; linsolve = linear_solver(n))) for (name, method) in ROSENBROCK)...,
+    "Tsit5" => n -> Tsit5(), "Vern7" => n -> Vern7(; lazy = false), "Vern9" => n -> Vern9(; lazy = false))
 
 "Whether the tape can keep the method's own stages, so that its steps can be reversed."
 keeps_stages(method::String) = haskey(ROSENBROCK, method) || method == "Tsit5"
@@ -30,8 +29,6 @@ is_explicit(method::String) = method in ("Tsit5", "Vern7", "Vern9")
 backward_algorithm(method::String, n::Int) = is_explicit(method) ? Tsit5() : algorithm("Rodas5P", n)
 
 function algorithm(method::String, n::Int)
-    haskey(ROSENBROCK, method) && return ROSENBROCK[method](; linsolve = linear_solver(n))
-    haskey(IMPLICIT, method) && return IMPLICIT[method](; linsolve = linear_solver(n))
-    haskey(OTHERS, method) && return OTHERS[method]()
-    throw(ArgumentError("the Julia backend has no method $method"))
+    haskey(METHODS, method) || throw(ArgumentError("the Julia backend has no method $method"))
+    return METHODS[method](n)
 end

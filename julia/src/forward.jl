@@ -178,8 +178,6 @@ function interpolate!(y::V, theta::Float64, tab::Tableau, u0, u1, ks, h::Float64
 end
 
 absolute_tolerance(alg, ctl::Controls) = ctl.atol
-# The Radau methods take one number: the strictest.
-absolute_tolerance(::Union{RadauIIA5,RadauIIA9}, ctl::Controls) = minimum(ctl.atol)
 
 """
     solve_dense!(store, alg, m, u0, ts, ctl, outcome) -> DenseTape or nothing

@@ -9,9 +9,18 @@ vjp!(gu, gc, gp, gt, v, u, c, p, t, w, k) = (vjpu!(gu, v, u, c, p, t, w, k); gp[
 hvp!(gu, gc, gp, v, d, tau, u, c, p, t, w, k) = (gp[1] += d[1] * (v[2] - v[1]); nothing)
 end
 
-# The dense solver type changes with the size of the state, so both are used.
-const WORKLOAD_METHODS = ["Rodas5P", "Rodas4P", "Rosenbrock23", "KenCarp4", "TRBDF2", "FBDF", "QNDF", "RadauIIA5",
-                          "Tsit5", "Vern7"]
+const WORKLOAD_METHODS = ["Rodas5P", "Rodas4P", "Rosenbrock23", "Tsit5", "Vern7"]
+
+"Register the workload's functions; not by register_program, since no module may be made while a package is compiled."
+function workload_functions()
+    id = next_id()
+    source = Dict{Symbol,Any}(name => getfield(Workload, Symbol(name, "!")) for name in keys(WRAPPERS))
+    REGISTRY[id] = Functions(source, 0, true)
+    return id
+end
+
+"Compiled code of a precompiling session must not be found in the image."
+clear_registries!() = (empty!(REGISTRY); empty!(PLANS); empty!(TAPES); nothing)
 
 function workload(id::Int, method::String, adjoint::String, n::Int)
     plan = register_plan(n, 0, 1, [id], [Float64[]], [1], [Float64[]])
@@ -37,21 +46,15 @@ end
 
 @setup_workload begin
     @compile_workload begin
-        # Not by register_program: code may not be evaluated into new modules while a package is compiled.
-        id = next_id()
-        source = Dict{Symbol,Any}(name => getfield(Workload, Symbol(name, "!")) for name in keys(WRAPPERS))
-        REGISTRY[id] = Functions(source, 0, true)
+        id = workload_functions()
         for method in WORKLOAD_METHODS
             workload(id, method, keeps_stages(method) ? "discrete" : "gauss", 2)
         end
         workload(id, "Rodas5P", "gauss", 2)
         workload(id, "Tsit5", "gauss", 2)
         workload(id, "Rodas5P", "forward", 2)
-        workload(id, "Rodas5P", "discrete", 2 * DENSE_GENERIC_LIMIT)
+        workload(id, "Rodas5P", "discrete", 2 * DENSE_GENERIC_LIMIT)  # the solver's type changes with the size
         workload(id, "Rodas5P", "none", 2)
     end
-    # Compiled code of this session must not be found in the image.
-    empty!(REGISTRY)
-    empty!(PLANS)
-    empty!(TAPES)
+    clear_registries!()
 end
