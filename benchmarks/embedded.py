@@ -172,10 +172,9 @@ def compare(work: Work, repeats: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="small batches, one repeat")
-    parser.add_argument("--threads", type=int, default=0, help="torch threads (0: torch's default)")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads; the tensors are small")
     options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    torch.set_num_threads(options.threads)
     w1 = np.concatenate([[0.0], np.logspace(-5, 5, 40)])
     w2 = np.concatenate([[0.0], np.logspace(-3, 2, 20)])
     works = [Work("W1", False, 1, w1, 1e-10), Work("W2", True, 4 if options.quick else 32, w2, 1e-9)]

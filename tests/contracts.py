@@ -10,6 +10,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from numerics import SolveModule, directional
 from problems import (
     END_POINTS,
     ROBER_GRADIENTS,
@@ -112,7 +113,7 @@ class BackendContract:
 
             def run(y0, ts, context, rate, adjoint=adjoint):
                 options = {"rtol": 1e-10, "atol": 1e-12, "adjoint": adjoint}
-                solver = _Solver(self, field, options)
+                solver = SolveModule(self, field, options)
                 return torch.func.functional_call(solver, {"field.rate": rate}, (y0, ts, context))
 
             rate = f64(20.0).requires_grad_()
@@ -141,7 +142,7 @@ class BackendContract:
             grads = torch.autograd.grad(loss(), leaves)
             for leaf, grad in zip(leaves, grads, strict=True):
                 direction = torch.randn(leaf.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-                numeric = _directional(loss, leaf, direction * leaf.detach().abs().max())
+                numeric = directional(loss, leaf, direction * leaf.detach().abs().max())
                 exact = (grad * direction * leaf.detach().abs().max()).sum().item()
                 assert exact == pytest.approx(numeric, rel=1e-7, abs=1e-9), (method, leaf.shape)
 
@@ -331,25 +332,3 @@ class BackendContract:
             pytest.skip("it forces steps")
         with pytest.raises(hsb.UnsupportedOperation, match="steps"):
             self.solve(Robertson(), f64(1, 0, 0), f64(0, 40), steps=[0, 1, 40])
-
-
-class _Solver(torch.nn.Module):
-    """A solve as a module, so that functional_call can put parameters in."""
-
-    def __init__(self, contract, field, options):
-        super().__init__()
-        self.contract, self.field, self.options = contract, field, options
-
-    def forward(self, y0, ts, context):
-        return self.contract.solve(self.field, y0, ts, context=context, **self.options).ys
-
-
-def _directional(loss, leaf, direction, h=2e-4):
-    """Fourth-order central difference of the loss along a direction: truncation 1e-14, round-off 1e-12."""
-    start, values = leaf.detach().clone(), []
-    with torch.no_grad():
-        for k in (-2, -1, 1, 2):
-            leaf.copy_(start + k * h * direction)
-            values.append(loss().item())
-        leaf.copy_(start)
-    return (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * h)

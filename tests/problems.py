@@ -166,6 +166,19 @@ class RunsOut(hsb.VectorField):
         return torch.sqrt(1 - t) + 0 * y
 
 
+class Ring(hsb.VectorField):
+    """n cells in a ring that exchange, react and follow a weight each."""
+
+    def __init__(self, n):
+        super().__init__()
+        self.state_shape = (n,)
+        self.w = torch.nn.Parameter(torch.linspace(0.5, 1.5, n, dtype=torch.float64))
+
+    def forward(self, t, y, context=None):
+        flow = 50 * (y.roll(1) + y.roll(-1) - 2 * y)
+        return flow + self.w * y * (1 - y) * torch.cos(t)
+
+
 @dataclass
 class EndPoint:
     """A published end point, and the atol that goes with rtol 1e-9."""

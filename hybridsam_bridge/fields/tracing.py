@@ -40,9 +40,20 @@ class Program:
     def __init__(self, source: str, constants: dict[str, Any], n_operators: int):
         self.source = source
         self.n_operators = n_operators
+        self._constants = constants
         namespace = dict(constants)
         exec(compile(source, "<hybridsam_bridge traced>", "exec"), namespace)
         self._make: Callable[..., Callable[..., Any]] = namespace["make"]
+
+    def identity(self) -> tuple[Any, ...]:
+        """Equal for programs that compute the same: the source, and the values of the tensors in it."""
+        marks: list[tuple[Any, ...]] = []
+        for name, value in self._constants.items():
+            if isinstance(value, torch.Tensor):
+                marks.append((name, value.dtype, tuple(value.shape), value.cpu().numpy().tobytes()))
+            else:
+                marks.append((name, str(value)))
+        return self.source, *marks
 
     def bind(self, fixed: Sequence[torch.Tensor]) -> Callable[..., Any]:
         """The function of the varying arguments, with what depends on ``fixed`` alone evaluated once."""

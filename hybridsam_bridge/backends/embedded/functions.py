@@ -1,10 +1,12 @@
-"""The batched functions of a plan: rows of (t, u, c) in, rows or sums out, traced once a plan and device.
+"""The batched functions of a plan: rows of (t, u, c) in, rows or sums out, traced once a model and device.
 
-Rows are (N,), (N, n), (N, nc). A function that cannot be traced runs under vmap as it is.
+Rows are (N,), (N, n), (N, nc). A function that cannot be traced runs under vmap as it is. Only the right-hand
+side is traced for every plan; plans with the same one share the rest, whatever their weights.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,10 +16,25 @@ from hybridsam_bridge.errors import UnsupportedOperation
 from hybridsam_bridge.fields import derivatives
 from hybridsam_bridge.fields.plan import Plan
 from hybridsam_bridge.fields.simplify import NotTraceable
-from hybridsam_bridge.fields.tracing import trace_batched
+from hybridsam_bridge.fields.tracing import Program, trace_batched
 
 Tensor = torch.Tensor
 Params = Sequence[Tensor]
+
+
+_MOST_KNOWN = 64
+_programs: OrderedDict[Any, dict[str, Program | None]] = OrderedDict()
+
+
+def _known(same: Any, rhs: Program | None) -> dict[str, Program | None]:
+    """The programs kept under ``same`` (None: kept nowhere), the least recently used ones forgotten."""
+    if same is None:
+        return {"rhs": rhs}
+    programs = _programs.setdefault(same, {"rhs": rhs})
+    _programs.move_to_end(same)
+    if len(_programs) > _MOST_KNOWN:
+        _programs.popitem(last=False)
+    return programs
 
 
 class Functions:
@@ -67,13 +84,23 @@ class Functions:
 
     def _bind(self, name: str) -> Callable[..., Any]:
         fn = _BUILDERS[name](self.plan, self.timed)
-        memo = self.plan.memo.setdefault(("embedded", str(self.device)), {})
-        if name not in memo:
-            memo[name] = self._trace(name, fn)
-        program = memo[name]
+        programs = self._programs()
+        if name not in programs:
+            programs[name] = self._trace(name, fn)
+        program = programs[name]
         if program is None:
             return lambda *rows: fn(*rows, self.params)
         return program.bind(self.params)
+
+    def _programs(self) -> dict[str, Program | None]:
+        """The traced functions so far, by name: those of every plan whose right-hand side is the same program."""
+        key = ("embedded", str(self.device))
+        if key not in self.plan.memo:
+            rhs = self._trace("rhs", _BUILDERS["rhs"](self.plan, self.timed))
+            shapes = tuple(tuple(x.shape) for x in self.params)
+            same = None if rhs is None else (rhs.identity(), shapes, self.plan.n, self.plan.nc, str(self.device))
+            self.plan.memo[key] = _known(same, rhs)
+        return self.plan.memo[key]
 
     def _trace(self, name: str, fn: Callable[..., Any]) -> Any:
         n, nc = self.plan.n, self.plan.nc
