@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import math
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ EXAMPLES = [
 def load(name):
     spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
 

@@ -81,6 +81,7 @@ class Stepper:
     def _failed(self, reason: str, cause: BaseException | None, number: int) -> float:
         self.skipped += 1
         self.in_a_row += 1
+        reason = reason.rstrip(".")
         if self.on_failure == "stop":
             self._raise(f"Training stopped at step {number}: {reason}.", cause)
         if self.in_a_row >= self.max_failures:

@@ -1,0 +1,156 @@
+"""Hidden physics: a term is missing from the equations, a network learns it, and the question is what happens to the
+scientific parameters. Compares plain training (ERM) with SAM on the network, over several seeds.
+
+Two problems: predator and prey whose prey limits itself (unknown to the equations), and Robertson's stiff reaction
+with a slow back reaction that the equations lack. Run: python examples/hidden_physics.py [lotka_volterra | robertson]
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+import hybridsam_bridge as hsb
+
+
+class LotkaVolterra(hsb.VectorField):
+    """Predator and prey in units of order one; ``limit`` is the prey's self-limitation."""
+
+    state_shape = (2,)
+
+    def __init__(self, factor: float = 1.0, limit: float = 0.0):
+        super().__init__()
+        true = {"alpha": 1.3, "beta": 0.9, "gamma": 1.8, "delta": 0.8}
+        self.p = hsb.ParameterSet(**{name: hsb.Param(v * factor, transform="log") for name, v in true.items()})
+        self.limit = limit
+
+    def forward(self, t, y, context=None):
+        p, prey, predator = self.p, y[0], y[1]
+        return torch.stack(
+            [
+                prey * (p.alpha - p.beta * predator - self.limit * prey),
+                predator * (p.delta * prey - p.gamma),
+            ]
+        )
+
+
+class Robertson(hsb.VectorField):
+    """Robertson's reaction; ``back`` is the rate of a slow C -> A."""
+
+    state_shape = (3,)
+
+    def __init__(self, factor: float = 1.0, back: float = 0.0):
+        super().__init__()
+        true = {"k1": (0.04, 0.04), "k2": (3e7, 3e7), "k3": (1e4, 1e4)}
+        self.p = hsb.ParameterSet(
+            **{name: hsb.Param(v * factor, transform="log", scale=s) for name, (v, s) in true.items()}
+        )
+        self.back = back
+
+    def forward(self, t, y, context=None):
+        p = self.p
+        first, second, third = p.k1 * y[0], p.k2 * y[1] * y[1], p.k3 * y[1] * y[2]
+        slow = self.back * y[2]
+        return torch.stack([third - first + slow, first - second - third, second - slow])
+
+
+class Scaled(nn.Module):
+    """A network of the scaled state, its output scaled back."""
+
+    def __init__(self, size: tuple[float, ...], rate: float, width: int = 32):
+        super().__init__()
+        n = len(size)
+        self.net = nn.Sequential(
+            nn.Linear(n, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, n)
+        ).double()
+        self.register_buffer("size", torch.tensor(size, dtype=torch.float64))
+        self.rate = rate
+
+    def forward(self, y):
+        return self.rate * self.size * self.net(y / self.size)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """How data are made and what is trained on them."""
+
+    truth: hsb.VectorField
+    science: type[hsb.VectorField]
+    start: float
+    size: tuple[float, ...]
+    rate: float
+    ts: torch.Tensor
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    noise: float
+    rho: float
+    steps: int
+
+
+def problem(name: str) -> Problem:
+    if name == "lotka_volterra":
+        ts = torch.linspace(0, 2, 11, dtype=torch.float64)
+        truth = LotkaVolterra(limit=0.15)
+        return Problem(truth, LotkaVolterra, 0.7, (2.0, 2.0), 1.0, ts, (0.5, 0.5), (4.0, 3.0), 0.01, 0.2, 400)
+    ts = torch.cat([torch.zeros(1), torch.logspace(-2, 2, 14)]).double()
+    truth = Robertson(back=0.003)
+    return Problem(truth, Robertson, 0.7, (1.0, 1e-4, 1.0), 0.05, ts, (0.5, 0, 0), (1.0, 0, 0.5), 0.005, 0.2, 300)
+
+
+def trajectories(p: Problem, seed: int, count: int) -> hsb.Trajectories:
+    """Noisy measurements from random initial states."""
+    generator = torch.Generator().manual_seed(seed)
+    low, high = (torch.tensor(x, dtype=torch.float64) for x in (p.low, p.high))
+    y0 = low + (high - low) * torch.rand(count, len(low), dtype=torch.float64, generator=generator)
+    with torch.no_grad():
+        y = hsb.solve(p.truth, y0, p.ts, rtol=1e-7, atol=1e-10).ys
+    size = torch.tensor(p.size, dtype=torch.float64)
+    return hsb.Trajectories(p.ts, y + p.noise * size * torch.randn(y.shape, dtype=y.dtype, generator=generator), y0=y0)
+
+
+def train(p: Problem, seed: int, rho: float, steps: int, count: int) -> tuple[float, float]:
+    """Mean relative error of the scientific parameters, and root mean square prediction error on new data."""
+    data, fresh = trajectories(p, seed, count), trajectories(p, 1000 + seed, count)
+    torch.manual_seed(seed)
+    field = hsb.Additive(p.science(factor=p.start), Scaled(p.size, p.rate))
+    atol = torch.tensor(p.size, dtype=torch.float64) * 1e-6
+    model = hsb.InitialValueModel(field, rtol=1e-4, atol=atol)
+    optimizer = hsb.SAM(torch.optim.Adam(model.parameters(), lr=1e-2), rho=rho, perturb=hsb.neural_parameters(model))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    sigma = 0.1 * torch.tensor(p.size, dtype=torch.float64)
+    trainer = hsb.Trainer(
+        model, optimizer, hsb.DataLoss(hsb.Gaussian(sigma)), scheduler=schedule, seed=seed, progress=False
+    )
+    trainer.fit(data, steps=steps, batch_size=min(8, count))
+    true = {name: value for name, (value, _) in hsb.physical_values(p.truth).items()}
+    found = {name: value for name, (value, _) in hsb.physical_values(model).items()}
+    error = statistics.mean(abs(found[name] / true[name] - 1) for name in true)
+    with torch.no_grad():
+        batch = fresh.whole()
+        misfit = (model(batch["ts"], y0=batch["y0"]) - batch["y"]) / sigma
+    return error, float(misfit.square().mean().sqrt())
+
+
+def main(name: str = "lotka_volterra", seeds: int = 5, short: bool = False) -> dict[str, dict[str, list[float]]]:
+    """Train with and without SAM for each seed and print a table; returns errors by method."""
+    torch.set_num_threads(1)
+    p = problem(name)
+    steps, count = (2, 2) if short else (p.steps, 32)
+    results = {}
+    for label, rho in (("ERM", 0.0), (f"SAM {p.rho}", p.rho)):
+        runs = [train(p, seed, rho, steps, count) for seed in range(seeds)]
+        results[label.split()[0]] = {"theta": [r[0] for r in runs], "prediction": [r[1] for r in runs]}
+        text = "  ".join(
+            f"{key} {statistics.mean(v):.3f} (+- {statistics.stdev(v) if len(v) > 1 else 0:.3f})"
+            for key, v in results[label.split()[0]].items()
+        )
+        print(f"{name} {label:<8} error of {text}")
+    return results
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "lotka_volterra")
