@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from trust_models import KnownHeat, N, dense_heat, pointwise_heat
+from trust_models import SOLVER, KnownHeat, N, dense_heat, pointwise_heat
 
 import hybridsam_bridge as hsb
 from hybridsam_bridge.errors import InvalidInput
@@ -59,6 +59,22 @@ def test_a_convolution_sees_its_patches(dimensions):
     weight, bias = field.conv.weight.detach().reshape(2, -1).numpy(), field.conv.bias.detach().numpy()
     inner = field(TS[0], ys[0, 0]).detach()[(slice(None), *[slice(1, -1)] * dimensions)].reshape(2, -1).numpy()
     np.testing.assert_allclose(patches[: inner.shape[1]] @ weight.T + bias, inner.T, atol=1e-12)  # rounding
+
+
+def test_science_in_julia_is_not_asked():
+    source = hsb.JuliaField("function f!(du, u, p, t)\n du .= -u\nend", function="f!", state_shape=(N,))
+    seen = network_inputs(hsb.Additive(source, nn.Linear(N, N).double()), TS, YS)
+    np.testing.assert_array_equal(seen, YS.reshape(-1, N).numpy())
+
+
+def test_a_corrected_output_sees_predictions():
+    science = hsb.InitialValueModel(KnownHeat(), **SOLVER)
+    model = hsb.OutputCorrected(science, nn.Linear(N, N).double())
+    seen = network_inputs(model, TS, YS)
+    with torch.no_grad():
+        expected = science(TS, y0=YS[:, 0]).reshape(-1, N).numpy()
+    np.testing.assert_array_equal(seen, expected)
+    assert science.solver == SOLVER, "options are put back"
 
 
 def test_missing_states_are_left_out():

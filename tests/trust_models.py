@@ -82,6 +82,16 @@ def linear_heat(seed):
     return hsb.Additive(KnownHeat(), layer)
 
 
+def corrected_heat(seed):
+    torch.manual_seed(seed)
+    return hsb.OutputCorrected(hsb.InitialValueModel(Heat(), **SOLVER), nn.Linear(N, N).double())
+
+
+def observed_heat(seed):
+    torch.manual_seed(seed)
+    return hsb.InitialValueModel(hsb.Additive(Heat(), Pointwise()), observe=lambda ys: ys[..., :2], **SOLVER)
+
+
 class Pendulum(hsb.VectorField):
     """x'' = -w² sin x + forcing; the context holds the forcing at 9 equally spaced times of [0, 4]."""
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from hybridsam_bridge.errors import InvalidInput
 from hybridsam_bridge.fields.base import Field
+from hybridsam_bridge.fields.hybrid import Additive, call_part
 from hybridsam_bridge.fields.roles import NEURAL, parameter_roles
 from hybridsam_bridge.models.initial_value import InitialValueModel
 from hybridsam_bridge.objectives import Trajectories
@@ -115,6 +116,8 @@ def network_inputs(
                 c = None if context is None else context[b]
                 if inputs is not None:
                     caught.append(torch.atleast_2d(inputs(model, ts[i], ys[b, i], c)).detach())
+                elif isinstance(field, Additive):  # its science may be Julia source, and says nothing here
+                    call_part(field.neural, ts[i], ys[b, i], c)
                 else:
                     field(ts[i], ys[b, i], c)
     finally:

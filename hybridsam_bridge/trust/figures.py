@@ -59,12 +59,12 @@ def heat_map(
     axis.set_xlabel("tested on")
     axis.set_ylabel("trained on")
     axis.set_title(title, fontsize=10)
-    middle = sum(limits) / 2
     for (i, j), value in np.ndenumerate(values):
         text = "" if np.isnan(value) else f"{value:.2f}"
         if marks is not None and marks[i, j] > 0:
             text = f"{text}\n{marks[i, j]:.0%} fail".strip()
-        dark = not np.isnan(value) and abs(value - middle) > 0.3 * (limits[1] - limits[0])
+        red, green, blue, _ = image.cmap(image.norm(value)) if not np.isnan(value) else (1.0, 1.0, 1.0, 1.0)
+        dark = 0.3 * red + 0.6 * green + 0.1 * blue < 0.5
         axis.text(j, i, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
     figure.colorbar(image, shrink=0.8)
     figure.savefig(path, dpi=130)
