@@ -8,7 +8,8 @@ import numpy as np
 
 from hybridsam_bridge.lowering.algebra import FUNCTIONS
 from hybridsam_bridge.lowering.derive import Function
-from hybridsam_bridge.lowering.ir import Graph, Node, positions, reachable
+from hybridsam_bridge.lowering.ir import Graph, Node, reachable
+from hybridsam_bridge.lowering.strides import positions
 
 Arrays = dict[str, np.ndarray]
 

@@ -172,3 +172,31 @@ def test_users_own_errors_pass_through() -> None:
     part = TorchPart(lambda t, y, c, p: y + torch.ones(5), (ParameterSpec("p", (1,)),), "Model")
     with pytest.raises(RuntimeError, match="size of tensor"):
         lower(part, 3, 0)
+
+
+class SinglePrecision(hsb.VectorField):
+    """Parameters, buffers and constants as torch makes them by default."""
+
+    state_shape = (3,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = torch.nn.Linear(3, 3)
+        self.register_buffer("mix", torch.tensor([[0.5, -1.0, 0.25], [0.0, 2.0, 1.0], [1.0, 0.0, 0.125]]))
+
+    def forward(self, t: torch.Tensor, y: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
+        return self.mix @ torch.tanh(self.net(y)) * torch.tensor([1.0, 2.0, 4.0]) + self.net(y).float()
+
+
+def test_single_precision_models_are_lowered_to_float64() -> None:
+    field = SinglePrecision()
+    part = plan_part(field)
+    traced = trace(part, 3, 0)
+    rng = np.random.default_rng(0)
+    values = {"u": rng.standard_normal(3), "p": rng.standard_normal(12), "t": np.array(0.0), "c": np.zeros(0)}
+    f = next(f for f in functions(traced, part) if f.name == "f!")
+    got = run(traced.graph, f, values, {"du": 3})["du"]
+    weight, bias = values["p"][:9].reshape(3, 3), values["p"][9:]
+    hidden = weight @ values["u"] + bias
+    wanted = field.mix.double().numpy() @ np.tanh(hidden) * np.array([1.0, 2.0, 4.0]) + hidden
+    np.testing.assert_allclose(got, wanted, rtol=1e-14)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hybridsam_bridge.lowering.derive import Sink
-from hybridsam_bridge.lowering.ir import Node, dense, layout, split_axes
+from hybridsam_bridge.lowering.ir import Node, layout
 from hybridsam_bridge.lowering.scalars import number
-from hybridsam_bridge.lowering.strides import collapse, index_text
+from hybridsam_bridge.lowering.strides import collapse, dense, index_text, split_axes
 from hybridsam_bridge.lowering.sweeps import sweep_call
 
 if TYPE_CHECKING:

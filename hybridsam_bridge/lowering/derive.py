@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hybridsam_bridge.fields.plan import TorchPart
-from hybridsam_bridge.lowering.ir import Graph, Node, dense, layout, reachable, split_axes
+from hybridsam_bridge.lowering.ir import Graph, Node, layout, reachable
 from hybridsam_bridge.lowering.rewrite import NotBatchable, batch, compose, substitute
+from hybridsam_bridge.lowering.strides import dense, split_axes
 from hybridsam_bridge.lowering.trace import Traced
 
 # Above this size a dense Jacobian is filled column by column with jvp!, whose code does not grow with n.

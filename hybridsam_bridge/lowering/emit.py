@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from hybridsam_bridge.lowering import algebra
 from hybridsam_bridge.lowering.calls import Calls
 from hybridsam_bridge.lowering.derive import Sink
-from hybridsam_bridge.lowering.ir import Node, dense, layout, positions, split_axes
+from hybridsam_bridge.lowering.ir import Node, layout
 from hybridsam_bridge.lowering.scalars import Scalar, Scalars, number
 from hybridsam_bridge.lowering.schedule import Schedule, aligned, is_point
-from hybridsam_bridge.lowering.strides import collapse, index_text
+from hybridsam_bridge.lowering.strides import collapse, dense, index_text, positions, split_axes
 
 _INLINE = 100  # longest text of an expression that is written where it is used
 

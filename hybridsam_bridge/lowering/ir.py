@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from hybridsam_bridge.lowering import algebra
+from hybridsam_bridge.lowering.strides import dense, split_axes
 
 Shape = tuple[int, ...]
 Layout = tuple["Node", int, tuple[int, ...]]
@@ -57,58 +58,11 @@ class Node:
         return self.attrs[0] if self.op == "full" else None
 
 
-def dense(shape: Sequence[int]) -> tuple[int, ...]:
-    """Row-major strides; 0 along axes of length one, so that equal layouts compare equal."""
-    strides, step = [], 1
-    for length in reversed(shape):
-        strides.append(0 if length == 1 else step)
-        step *= length
-    return tuple(reversed(strides))
-
-
 def layout(node: Node) -> Layout:
     """The node that holds the data, and where in it ``node`` lies."""
     if node.op == "view":
         return node.args[0], node.attrs[0], node.attrs[1]
     return node, 0, dense(node.shape)
-
-
-def split_axes(shape: Sequence[int], strides: Sequence[int], new: Sequence[int]) -> tuple[int, ...] | None:
-    """Strides of the same elements under shape ``new``, or None if there are none."""
-    if 0 in shape:
-        return dense(new)
-    merged: list[list[int]] = []  # runs of axes that are contiguous to each other: [length, stride]
-    for length, stride in zip(shape, strides, strict=True):
-        if length == 1:
-            continue
-        if merged and merged[-1][1] == stride * length:
-            merged[-1] = [merged[-1][0] * length, stride]
-        else:
-            merged.append([length, stride])
-    out: list[int] = []
-    stack = merged[::-1]
-    run = stack.pop() if stack else [1, 0]
-    rest = run[0]
-    for length in new:
-        if length == 1:
-            out.append(0)
-            continue
-        while rest == 1 and stack:
-            run = stack.pop()
-            rest = run[0]
-        if rest % length:
-            return None
-        rest //= length
-        out.append(run[1] * rest)
-    return tuple(out)
-
-
-def positions(shape: Sequence[int], offset: int, strides: Sequence[int]) -> np.ndarray:
-    """Linear positions of a view's elements in its base, in row-major order (flat)."""
-    out = np.full((1,), offset, dtype=np.int64)
-    for length, stride in zip(shape, strides, strict=True):
-        out = (out[:, None] + stride * np.arange(length, dtype=np.int64)[None, :]).reshape(-1)
-    return out
 
 
 def _identity(node: Node) -> bool:

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from hybridsam_bridge.lowering.ir import Graph, Node, dense
+from hybridsam_bridge.lowering.ir import Graph, Node
 from hybridsam_bridge.lowering.registry import Refused, entry
+from hybridsam_bridge.lowering.strides import dense
 
 Ints = Sequence[int]
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from hybridsam_bridge.lowering.ir import Graph, Node, dense
+from hybridsam_bridge.lowering.ir import Graph, Node
 from hybridsam_bridge.lowering.registry import Refused, entry
+from hybridsam_bridge.lowering.strides import dense
 
 
 def _positions(g: Graph, shape: Sequence[int], indices: Sequence[Node | None]) -> tuple[Node, int, int]:

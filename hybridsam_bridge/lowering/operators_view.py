@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hybridsam_bridge.lowering.ir import Graph, Node, dense
+from hybridsam_bridge.lowering.ir import Graph, Node
 from hybridsam_bridge.lowering.registry import entry, kind_of, literal
+from hybridsam_bridge.lowering.strides import dense
 
 
 @literal(

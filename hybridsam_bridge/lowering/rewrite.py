@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from hybridsam_bridge.lowering.ir import Graph, Node, dense, layout, reachable
+from hybridsam_bridge.lowering.ir import Graph, Node, layout, reachable
+from hybridsam_bridge.lowering.strides import dense
 
 
 class NotBatchable(Exception):

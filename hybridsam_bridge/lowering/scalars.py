@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from hybridsam_bridge.lowering import algebra
-from hybridsam_bridge.lowering.ir import Graph, Node, layout, positions
+from hybridsam_bridge.lowering.ir import Graph, Node, layout
+from hybridsam_bridge.lowering.strides import positions
 
 
 @dataclass(eq=False, slots=True)

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hybridsam_bridge.lowering.derive import Function, Sink
-from hybridsam_bridge.lowering.ir import Graph, Node, dense, layout, reachable, split_axes
+from hybridsam_bridge.lowering.ir import Graph, Node, layout, reachable
+from hybridsam_bridge.lowering.strides import dense, split_axes
 
 # Functions worth a precompiled vector kernel of their own: inlined into a loop they cost 10 ms to compile.
 MAPS = frozenset({"exp", "tanh", "sigmoid"})

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from hybridsam_bridge.fields.plan import TorchPart
-from hybridsam_bridge.lowering.ir import Graph, Node, layout, positions, reachable
+from hybridsam_bridge.lowering.ir import Graph, Node, layout, reachable
+from hybridsam_bridge.lowering.strides import positions
 from hybridsam_bridge.lowering.trace import trace
 
 Ints = NDArray[np.int64]

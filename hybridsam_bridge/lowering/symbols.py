@@ -21,6 +21,8 @@ class Symbol(torch.Tensor):
     def make(node: Node, value: torch.Tensor, requires_grad: bool = False) -> Symbol:
         if node.shape != tuple(value.shape):
             raise AssertionError(f"{node.op}: traced shape {node.shape}, torch has {tuple(value.shape)}")
+        if value.is_floating_point():
+            value = value.to(torch.float64)  # also what the user calls float32: the solver has one precision
         if value._is_zerotensor():  # torch's zeros without memory, which would bring its own multiplication
             value = torch.zeros(value.shape, dtype=value.dtype)
         made: Symbol = torch.Tensor._make_wrapper_subclass(

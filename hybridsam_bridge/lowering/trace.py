@@ -144,7 +144,7 @@ class Recorder(TorchDispatchMode):
                 return self._refusing(where, func, registry.COMPOSITES[name], *args, **kwargs)
         handler = registry.ENTRIES.get(name)
         random = torch.Tag.nondeterministic_seeded in func.tags
-        plain_args, plain_kwargs = pytree.tree_map(_value, (args, kwargs))
+        plain_args, plain_kwargs = pytree.tree_map(_value, (args, kwargs)) if symbols else (args, kwargs)
         if handler is None and not structural and func._can_decompose():
             with self:
                 out = func.decompose(*args, **kwargs)
@@ -194,7 +194,12 @@ class Recorder(TorchDispatchMode):
 
 
 def _value(item: Any) -> Any:
-    return item.value if isinstance(item, Symbol) else item
+    """Example numbers for torch. Constants meet them in float64, as parameters and states do."""
+    if isinstance(item, Symbol):
+        return item.value
+    if isinstance(item, torch.Tensor):
+        return item.to("cpu", torch.float64) if item.is_floating_point() else item.cpu()
+    return item
 
 
 def _derive(fn: Callable[..., Any], x: dict[str, Any], params: Sequence[Any]) -> tuple[Any, ...]:
