@@ -99,3 +99,34 @@ def test_contradictions_are_refused_by_name(declaration, message):
 def test_a_taken_name_is_refused():
     with pytest.raises(hsb.InvalidInput, match="forward"):
         hsb.ParameterSet(forward=hsb.Param(1.0))
+
+
+@pytest.mark.julia
+def test_declared_parameters_reach_julia_source_in_physical_units():
+    def declared():
+        return hsb.ParameterSet(
+            k=hsb.Param(0.5, transform="log"), shift=hsb.Param([0.1, 0.2], transform="logit", bounds=(0.0, 1.0))
+        )
+
+    class InTorch(hsb.VectorField):
+        state_shape = (2,)
+
+        def __init__(self):
+            super().__init__()
+            self.p = declared()
+
+        def forward(self, t, y, context=None):
+            return -self.p.k * y + self.p.shift
+
+    source = "f!(du, u, p, t) = (du .= .-p.k .* u .+ p.shift; nothing)"
+    fields = [InTorch(), hsb.JuliaField(source, state_shape=(2,), parameters=declared())]
+    results = []
+    for field in fields:
+        y0, ts = torch.ones(2).double(), torch.tensor([0.0, 1.0]).double()
+        ys = hsb.solve(field, y0, ts, method="Rodas5P", rtol=1e-8, atol=1e-10, backend="julia").ys
+        ys[-1].sum().backward()
+        assert len(hsb.scientific_parameters(field)) == 2
+        results.append([ys[-1].detach(), *(p.grad for p in field.parameters())])
+    # One method on one problem: only roundings differ between the two ways to write it.
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)

@@ -10,6 +10,7 @@ from torch import nn
 
 from hybridsam_bridge.errors import InvalidInput, UnsupportedOperation
 from hybridsam_bridge.fields.base import Field
+from hybridsam_bridge.fields.parameters import ParameterSet
 from hybridsam_bridge.fields.plan import ParameterSpec, Part, Shape, SourcePart
 
 
@@ -26,7 +27,8 @@ class JuliaField(Field):
         state_shape: shape of one sample's state.
         parameters: a tensor ``(P,)``, handed over as the vector ``p``; or a dict of tensors, handed over as a
             NamedTuple (``p.k1`` is a number for a 0-d tensor, an array for others, indexed as in torch). Tensors
-            become ``torch.nn.Parameter``s (a Parameter is kept as it is).
+            become ``torch.nn.Parameter``s (a Parameter is kept as it is). Or an ``hsb.ParameterSet``: a NamedTuple
+            of the physical values.
         takes_context: whether the function has the fifth argument: one sample's context, flattened.
         jacobian: name of a function ``jac!(J, u, p, t)`` in the source, writing df_i/du_j into ``J[i, j]``.
         paramjac: name of a function ``paramjac!(Jp, u, p, t)``, for df_i/dp_j with p flattened row-major. Used
@@ -42,7 +44,7 @@ class JuliaField(Field):
         source: str | Path,
         function: str = "f!",
         state_shape: Shape = (),
-        parameters: torch.Tensor | Mapping[str, torch.Tensor] | None = None,
+        parameters: torch.Tensor | Mapping[str, torch.Tensor] | ParameterSet | None = None,
         *,
         takes_context: bool = False,
         jacobian: str | None = None,
@@ -61,19 +63,21 @@ class JuliaField(Field):
         self.paramjac = paramjac
         if paramjac is not None and jacobian is None:
             raise InvalidInput("paramjac: is used together with jacobian; give both.")
-        self.named = isinstance(parameters, Mapping)
+        self.named = isinstance(parameters, (Mapping, ParameterSet))
+        self.declared = parameters if isinstance(parameters, ParameterSet) else None
         if isinstance(parameters, Mapping):
             for name, value in parameters.items():
                 if not name.isidentifier() or hasattr(self, name):
                     raise InvalidInput(f"parameters: {name!r} is not usable as a name; choose a plain identifier.")
                 self.register_parameter(name, _parameter(name, value))
-        elif parameters is not None:
+        elif parameters is not None and self.declared is None:
             self.register_parameter("p", _parameter("parameters", parameters))
 
     def parts(self, context_shape: Shape | None) -> tuple[tuple[Part, tuple[torch.Tensor, ...]], ...]:
         if self.takes_context and context_shape is None:
             raise InvalidInput("context: this JuliaField takes a context (takes_context=True), but none was given.")
-        named = list(self.named_parameters())
+        values = dict(self.named_parameters()) if self.declared is None else self.declared.values()
+        named = list(values.items())
         part = SourcePart(
             source=self.source,
             function=self.function,
