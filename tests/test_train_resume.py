@@ -150,6 +150,6 @@ def test_killed_runs_end_at_the_same_weights(tmp_path):
 def test_fifty_killed_runs_end_at_the_same_weights(tmp_path):
     whole = expected(tmp_path / "whole")
     rng = random.Random(1)
-    for i in range(25):
-        assert_same_bits(weights(whole.model), kill_and_resume(tmp_path / str(i), 2, rng))
+    for i in range(50):
+        assert_same_bits(weights(whole.model), kill_and_resume(tmp_path / str(i), 1, rng))
         assert metrics(tmp_path / "whole") == metrics(tmp_path / str(i))
