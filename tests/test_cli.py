@@ -99,6 +99,45 @@ def test_resume_goes_on_to_the_same_weights(run, tmp_path):
     assert all(torch.equal(one[k], two[k]) for k in one)
 
 
+def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(run, tmp_path):
+    interrupting = TASK.replace(
+        "def loss(model, batch):",
+        "import os, signal\ncalls = 0\n\ndef loss(model, batch):\n"
+        "    global calls\n    calls += 1\n    if calls == 3:\n        os.kill(os.getpid(), signal.SIGINT)",
+    )
+    (tmp_path / "line.py").write_text(interrupting)
+    code, out, _ = run("train", "config.toml", "--quiet", "--set", "train.steps=9")
+    folder = only_run(tmp_path)
+    assert code == 130
+    assert f"SIGINT: saved after step 2. Go on with: hybridsam-bridge train --resume runs/{folder.name}" in out
+    (tmp_path / "line.py").write_text(TASK)
+    code, out, _ = run("train", "--resume", str(folder), "--quiet")
+    assert code == 0
+    assert "finished after 9 steps" in out
+
+
+def test_a_run_killed_before_its_first_checkpoint_is_prepared_again(run, tmp_path):
+    prepared = TASK.replace(
+        'return hsb.Task("line", Model(), loss, data,', 'return hsb.Task("line", Model(), loss, data, prepare=prepare,'
+    )
+    prepared += """
+def prepare(task, progress):
+    task.model.k.assign(k=2.5)
+    return {"k": 2.5}
+"""
+    (tmp_path / "line.py").write_text(prepared)
+    run("train", "config.toml", "--quiet")
+    whole = only_run(tmp_path)
+    killed = tmp_path / "runs" / "killed"
+    killed.mkdir()
+    (killed / "config.json").write_text((whole / "config.json").read_text())
+    code, _, _ = run("train", "--resume", str(killed), "--quiet")
+    assert code == 0
+    one, two = (checkpoint.load(f / "last.safetensors")["model"] for f in (whole, killed))
+    assert all(torch.equal(one[k], two[k]) for k in one)
+    assert json.loads((killed / "prepared.json").read_text()) == {"k": 2.5}
+
+
 def test_dry_run_checks_and_runs_nothing(run, tmp_path):
     code, out, _ = run("train", "config.toml", "--dry-run")
     assert code == 0

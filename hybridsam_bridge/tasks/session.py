@@ -58,15 +58,16 @@ def run(session: Session, progress: bool, resume: Path | None = None) -> tuple[R
         torch.set_num_threads(settings.train.threads)
     if resume is None:
         folder = RunFolder.create(settings.output.folder, task.name)
-        folder.write_json(
-            CONFIG, {**settings.model_dump(exclude_none=True), "relative_to": str(session.folder.resolve())}
-        )
+        record = {**settings.model_dump(exclude_none=True), "relative_to": str(session.folder.resolve())}
+        folder.write_json(CONFIG, record)
         folder.write_versions()
-        prepared = task.prepare(task, progress) if task.prepare is not None else {}
-        folder.write_json(PREPARED, prepared)
     else:
         folder = RunFolder(resume)
+    if folder.last.exists():
         prepared = folder.read_json(PREPARED)
+    else:  # also where the run to resume was killed before its first checkpoint
+        prepared = task.prepare(task, progress) if task.prepare is not None else {}
+        folder.write_json(PREPARED, prepared)
     result = fit(session, folder, progress, resume is not None)
     summary: dict[str, Any] = {
         "task": task.name,
