@@ -40,7 +40,7 @@ def convolutions() -> list[Case]:
         ),
         "conv2d_groups": _convolution((4, 5, 6), ((4, 2, 3, 3),), lambda x, w: F.conv2d(x, w, padding=1, groups=2)),
         "conv2d_stride": _convolution((2, 7, 8), (w33,), lambda x, w: F.conv2d(x, w, stride=(2, 3), padding=(1, 2))),
-        "conv2d_same": _convolution((2, 6, 7), ((2, 2, 2, 4),), lambda x, w: F.conv2d(x, w, padding="same")),
+        "conv2d_same": _convolution((2, 6, 7), ((2, 2, 3, 5),), lambda x, w: F.conv2d(x, w, padding="same")),
         "conv2d_batch": _convolution((3, 2, 4, 5), ((1, 2, 3, 3),), lambda x, w: F.conv2d(x, w, padding=1)),
         "conv3d": _convolution((1, 3, 4, 4), ((2, 1, 2, 2, 2),), lambda x, w: F.conv3d(x, w)),
         "pad_circular": _convolution(

@@ -147,6 +147,7 @@ def test_branch_on_a_value_is_refused_with_the_line() -> None:
         assert "if y[0] > 0" in file.readlines()[line - 1]
 
 
+@pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad")
 @pytest.mark.parametrize(
     ("body", "words"),
     [
