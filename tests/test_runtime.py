@@ -19,6 +19,10 @@ def gradient(backend="julia", **options):
     y0 = f64(1, 0, 0).requires_grad_()
     sol = hsb.solve(Robertson(), y0, f64(0, 40), backend=backend, **options)
     return torch.autograd.grad(sol.ys[-1, 2], y0)[0]
+
+def assert_right():
+    # dy3/dy1(0) at t = 40, to the digits that the default tolerances give
+    assert abs(gradient()[0].item() - 0.21552) < 1e-4
 """
 
 
@@ -111,7 +115,7 @@ def test_record_refuses_what_is_not_there(tmp_path, no_julia):
 
 @pytest.mark.julia
 def test_torch_first():
-    run("import sys; assert 'torch' in sys.modules; assert gradient().abs().sum() > 1")
+    run("import sys; assert 'torch' in sys.modules; assert_right()")
 
 
 @pytest.mark.julia
@@ -176,7 +180,7 @@ def test_model_that_kills_julia_twice():
         assert "twice" in str(error)
     else:
         raise AssertionError("it aborts")
-    assert gradient().abs().sum() > 1
+    assert_right()
     """
     run(code)
 
@@ -215,7 +219,7 @@ def test_endless_model_is_ended_after_the_time_limit():
         assert "endless loop" in str(error)
     else:
         raise AssertionError("it never ends")
-    assert gradient().abs().sum() > 1
+    assert_right()
     """
     run(code)
 
