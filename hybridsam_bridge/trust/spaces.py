@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.polynomial import legendre
 from numpy.typing import NDArray
 
 from hybridsam_bridge.errors import InvalidInput
@@ -152,7 +151,7 @@ def tensor_basis(space: FunctionSpace, x: Array, other: FunctionSpace | None = N
 
 # Bases are module functions, not closures, so that spaces can be sent to other processes.
 def _legendre(x: Array, order: int) -> Array:
-    return legendre.legvander(2 * x - 1, order)
+    return np.polynomial.legendre.legvander(2 * x - 1, order)
 
 
 def _monomials(x: Array, order: int) -> Array:
