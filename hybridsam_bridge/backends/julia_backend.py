@@ -82,12 +82,20 @@ class JuliaBackend(Backend):
 
     name = "julia"
 
+    def __init__(self) -> None:
+        self._found: tuple[tuple[str | None, ...], Availability] | None = None
+
     def availability(self) -> Availability:
+        # Asked before every solve: what was found is kept while the environment names the same places.
+        places = tuple(os.environ.get(name) for name in locate.VARIABLES)
+        if self._found is not None and self._found[0] == places:
+            return self._found[1]
         located = locate.find()
         trouble = locate.problem(located)
         if trouble or located is None:
             return Availability(False, trouble, locate.SETUP)
-        return Availability(True, f"Julia {located.how}")
+        self._found = (places, Availability(True, f"Julia {located.how}"))
+        return self._found[1]
 
     def choose(self, plan: Plan, method: str, adjoint: str) -> Choice:
         why = []

@@ -12,6 +12,9 @@ from hybridsam_bridge.config import recorded_julia
 SETUP = "Run `hybridsam-bridge setup-julia` once (it installs and precompiles), or name an existing installation "
 SETUP += "with `hybridsam-bridge setup-julia --julia EXE --project DIR`."
 
+# What decides which installation is found.
+VARIABLES = ("PYTHON_JULIACALL_EXE", "PYTHON_JULIACALL_PROJECT", "HYBRIDSAM_CONFIG_DIR")
+
 
 @dataclass(frozen=True)
 class Located:

@@ -18,7 +18,7 @@ Report = Callable[[str], None]
 
 def install(report: Report) -> JuliaInstallation:
     """Install Julia where none suits and the dependencies of juliapkg.json, precompile, and record it."""
-    import juliapkg  # type: ignore[import-untyped]
+    import juliapkg
 
     report("Resolving Julia and the packages of juliapkg.json (downloads on first use) ...")
     try:
