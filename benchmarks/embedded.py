@@ -7,7 +7,9 @@ W1: Robertson's reaction, 40 log-spaced times 1e-5..1e5, gradient for the rates 
 W2: a batch of 32 of Robertson plus 1e-3 times a 3-64-64-3 tanh network, 20 log-spaced times 1e-3..1e2,
     rtol 1e-6, atol 1e-9.
 
-Ratios of times in one run count; absolute times do not carry over to other machines. Usage:
+Ratios of times in one run count; absolute times do not carry over to other machines. On two cores, busy with
+other work, torch on one thread: W2 diffrax / torch 3.4 to 3.8, scipy / torch above 100; W1 x 256 diffrax / torch
+1.9 to 10; a single W1 0.3 to 0.6 (one sample has nothing to share its overhead with). Usage:
 ``python benchmarks/embedded.py [--quick] [--threads N]``.
 """
 

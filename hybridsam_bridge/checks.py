@@ -80,15 +80,18 @@ def check_solve(
     )
 
 
-def check_output_shape(plan: Plan, shaped: Shaped) -> None:
-    """Evaluate torch parts once a plan on the first sample: a field of another output shape is refused."""
+def check_output_shape(plan: Plan, shaped: Shaped, device: torch.device) -> None:
+    """Evaluate torch parts once a plan on the first sample: a field of another output shape is refused.
+
+    ``device`` is where the field's parameters are.
+    """
     if plan.memo.get("shape_checked"):
         return
-    t, y, c = (x.detach().to("cpu", torch.float64) for x in (shaped.ts[0], shaped.y0[0], shaped.context[0]))
+    t, y, c = (x.detach().to(device, torch.float64) for x in (shaped.ts[0], shaped.y0[0], shaped.context[0]))
     for part in plan.parts:
         if isinstance(part, TorchPart):
             with torch.no_grad():
-                part.fn(t, y, c, [torch.ones(spec.shape, dtype=torch.float64) for spec in part.parameters])
+                part.fn(t, y, c, [y.new_ones(spec.shape) for spec in part.parameters])
     plan.memo["shape_checked"] = True
 
 

@@ -72,7 +72,7 @@ def solve(
     plan, p = field.plan(shaped.context_shape)
     engine, why = select(backend, plan)
     choice = engine.choose(plan, method, adjoint)
-    checks.check_output_shape(plan, shaped)
+    checks.check_output_shape(plan, shaped, p.device)
     needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in (shaped.y0, shaped.ts, shaped.context, p))
     options = Options(
         method=choice.method,

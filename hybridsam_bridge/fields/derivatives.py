@@ -68,14 +68,14 @@ def state_vjp(plan: Plan) -> Callable[..., torch.Tensor]:
     return g
 
 
-def depends_on_time(plan: Plan) -> bool:
+def depends_on_time(plan: Plan, device: torch.device) -> bool:
     """Whether f's graph uses t at all, in comparisons too; what cannot be traced is taken to."""
     if "depends_on_time" not in plan.memo:
         f = rhs(plan)
         with torch.inference_mode(False):
-            t = torch.zeros((), dtype=torch.float64)
-            y, c = torch.ones(plan.n, dtype=torch.float64), torch.ones(plan.nc, dtype=torch.float64)
-            params = split_all(plan, torch.ones(plan.n_params, dtype=torch.float64))
+            t = torch.zeros((), dtype=torch.float64, device=device)
+            y, c, p = (torch.ones(size, dtype=t.dtype, device=device) for size in (plan.n, plan.nc, plan.n_params))
+            params = split_all(plan, p)
             try:
                 used = uses_first(lambda t, y, c, params: f(t, y, c, params), [t, y, c], params)
             except NotTraceable:

@@ -6,6 +6,7 @@ side is traced for every plan; plans with the same one share the rest, whatever 
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,6 +24,7 @@ Params = Sequence[Tensor]
 
 
 _MOST_KNOWN = 64
+_lock = threading.Lock()
 _programs: OrderedDict[Any, dict[str, Program | None]] = OrderedDict()
 
 
@@ -30,10 +32,11 @@ def _known(same: Any, rhs: Program | None) -> dict[str, Program | None]:
     """The programs kept under ``same`` (None: kept nowhere), the least recently used ones forgotten."""
     if same is None:
         return {"rhs": rhs}
-    programs = _programs.setdefault(same, {"rhs": rhs})
-    _programs.move_to_end(same)
-    if len(_programs) > _MOST_KNOWN:
-        _programs.popitem(last=False)
+    with _lock:
+        programs = _programs.setdefault(same, {"rhs": rhs})
+        _programs.move_to_end(same)
+        if len(_programs) > _MOST_KNOWN:
+            _programs.popitem(last=False)
     return programs
 
 
@@ -44,7 +47,7 @@ class Functions:
         self.plan = plan
         self.params = [x.contiguous() for x in derivatives.split_all(plan, p.detach())]
         self.device = p.device
-        self.timed = derivatives.depends_on_time(plan)
+        self.timed = derivatives.depends_on_time(plan, p.device)
         self._bound: dict[str, Callable[..., Any]] = {}
 
     def rhs(self, t: Tensor, u: Tensor, c: Tensor) -> Tensor:
