@@ -114,3 +114,16 @@ def test_asking_for_second_derivatives_where_there_are_none():
 
     with pytest.raises(hsb.InvalidInput, match="no second derivatives"):
         hsb.sharpness(Decay(), loss, None, products="double", parts=["all"])
+
+
+def test_a_penalty_beside_the_solve_does_not_hide_that_second_derivatives_end_there():
+    field = Decay()
+
+    def loss(f, batch):
+        ts = torch.tensor([0.0, 2.0], dtype=torch.float64)
+        ys = hsb.solve(f, torch.ones(1).double(), ts, backend="scipy", rtol=1e-9, atol=1e-11).ys
+        return ys[-1, 0] + 3.0 * f.k**2
+
+    found = hsb.sharpness(field, loss, None, parts=["science"]).parts["science"]
+    assert found.how == DIFFERENCES
+    assert found.top_eigenvalue == pytest.approx(4 * math.exp(-1) + 6.0, rel=2e-5)

@@ -157,7 +157,7 @@ class _Products:
             self._gradient = _flat(
                 torch.autograd.grad(self.loss(), self.params, create_graph=True, allow_unused=True), self
             )
-            if not self._gradient.requires_grad:
+            if not self._gradient.requires_grad or _ends_at_a_solve(self._gradient):
                 return False
             self._double(torch.ones(self.size, dtype=torch.float64))
         except SolveFailed:
@@ -197,6 +197,23 @@ class _Products:
             return np.zeros(self.size)
         product = self._double(vector) if self.how == DOUBLE else self._differences(vector)
         return product.detach().numpy()
+
+
+def _ends_at_a_solve(gradient: torch.Tensor) -> bool:
+    """Whether the gradient's graph holds the mark that ``hsb.solve`` leaves where second derivatives end.
+
+    Asking for derivatives of chosen parameters does not reach the mark: it would count as a constant.
+    """
+    pending, seen = [gradient.grad_fn], set()
+    while pending:
+        node = pending.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if type(node).__name__ == "_OnceBackward":
+            return True
+        pending.extend(following for following, _ in node.next_functions)
+    return False
 
 
 def _flat(grads: Sequence[torch.Tensor | None], owner: _Products) -> torch.Tensor:
