@@ -1,9 +1,6 @@
 # A batch: samples over threads. What a sample computes depends on nothing but the sample, and gradients of the
 # parameters are summed in a fixed order, so that results do not depend on the number of threads.
 
-"Blocks of samples whose parameter gradients are summed separately; a constant, never the thread count."
-const MAX_BLOCKS = 32
-
 "A forward solve that waits for its vjp."
 struct Tape
     plan::Plan
@@ -24,8 +21,11 @@ end
 
 bytes(tape::Tape) = sum(s -> s === nothing ? 0 : sizeof(s), tape.samples; init = 0) + sizeof(tape.p) + sizeof(tape.c) + sizeof(tape.outputs)
 
-blocks(samples::Int) = [1+(k-1)*samples÷min(samples, MAX_BLOCKS):k*samples÷min(samples, MAX_BLOCKS)
-                        for k in 1:min(samples, MAX_BLOCKS)]
+"Blocks of samples whose parameter gradients are summed apart: never by the number of threads, and few if they are long."
+function blocks(samples::Int, parameters::Int)
+    count = min(samples, parameters > 100_000 ? 8 : 32)
+    return [1+(k-1)*samples÷count:k*samples÷count for k in 1:count]
+end
 
 "Run `work(slot, k)` for k in 1:count on up to `threads` threads, each with a slot of its own."
 function over_threads(work, make_slot, count::Int, threads::Int)
@@ -43,19 +43,20 @@ function over_threads(work, make_slot, count::Int, threads::Int)
         run()
     else
         tasks = [Threads.@spawn run() for _ in 1:lanes]
-        for task in tasks
-            wait_unwrapped(task)
-        end
+        # All of them end before an error goes on: what still ran would write into memory of the next request.
+        errors = filter(!isnothing, map(failure, tasks))
+        isempty(errors) || throw(first(errors))
     end
     return nothing
 end
 
-# The model's own exception, not the TaskFailedException around it.
-function wait_unwrapped(task)
+# The exception that ended a task (not the TaskFailedException around it), or nothing.
+function failure(task)
     try
         wait(task)
+        return nothing
     catch error
-        throw(error isa TaskFailedException ? error.task.exception : error)
+        return error isa TaskFailedException ? error.task.exception : error
     end
 end
 
@@ -143,7 +144,7 @@ function vjp_batch!(gu0, gts, gc, gp, status, reached, tape::Tape, g, cancel::Pt
     tape.adjoint == "gauss" && prepare!(tape.plan, :vjpu)
     time_dependent(tape.plan) && prepare!(tape.plan, :tgrad)
     ctl = Controls(tape.rtol, tape.atol, tape.max_steps, cancel, false, 0, deadline(tape.time_limit))
-    parts = blocks(length(tape.samples))
+    parts = blocks(length(tape.samples), tape.plan.np)
     block_gp = [zeros(tape.plan.np) for _ in parts]
     block_gts = [zeros(length(tape.ts)) for _ in parts]
     over_threads(() -> Lane(tape), length(parts), threads) do lane, k

@@ -110,18 +110,24 @@ function Model(plan::Plan, p::V)
                  any_gain ? zeros(n, n) : zeros(0, 0))
 end
 
+"out += gain * f for one part."
+function add_part!(out::V, f::RhsFn, q::LivePart, u::V, m::Model, t::Float64)
+    if isempty(q.gain)
+        f(out, u, m.c, q.p, t, q.w, q.constants)
+        return nothing
+    end
+    fill!(m.tmp, 0.0)
+    f(m.tmp, u, m.c, q.p, t, q.w, q.constants)
+    @inbounds for i in eachindex(out)
+        out[i] += q.gain[i] * m.tmp[i]
+    end
+    return nothing
+end
+
 function rhs!(du::V, u::V, m::Model, t::Float64)
     fill!(du, 0.0)
     for q in m.parts
-        if isempty(q.gain)
-            q.functions.f(du, u, m.c, q.p, t, q.w, q.constants)
-        else
-            fill!(m.tmp, 0.0)
-            q.functions.f(m.tmp, u, m.c, q.p, t, q.w, q.constants)
-            @inbounds for i in eachindex(du)
-                du[i] += q.gain[i] * m.tmp[i]
-            end
-        end
+        add_part!(du, q.functions.f, q, u, m, t)
     end
     return nothing
 end
@@ -144,18 +150,8 @@ end
 
 function tgrad!(dT::V, u::V, m::Model, t::Float64)
     fill!(dT, 0.0)
-    m.time_dependent || return nothing
     for q in m.parts
-        q.functions.time_dependent || continue
-        if isempty(q.gain)
-            q.functions.tgrad(dT, u, m.c, q.p, t, q.w, q.constants)
-        else
-            fill!(m.tmp, 0.0)
-            q.functions.tgrad(m.tmp, u, m.c, q.p, t, q.w, q.constants)
-            @inbounds for i in eachindex(dT)
-                dT[i] += q.gain[i] * m.tmp[i]
-            end
-        end
+        q.functions.time_dependent && add_part!(dT, q.functions.tgrad, q, u, m, t)
     end
     return nothing
 end
