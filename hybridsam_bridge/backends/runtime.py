@@ -6,6 +6,8 @@ serves requests until the parent goes. Imported, its ``Engine`` is the inline ru
 
 from __future__ import annotations
 
+import ctypes
+import json
 import mmap
 import os
 import sys
@@ -20,63 +22,89 @@ AUTHKEY = "HYBRIDSAM_WORKER_KEY"
 WIDTH, LINES = 300, 40  # of Julia's messages
 
 
-def boot(library: str) -> Any:
-    """Start Julia in this process and load the package in ``library``. Returns its Julia module."""
+def boot(library: str) -> Callable[[str], Any]:
+    """Start Julia in this process and load the package in ``library``. Returns what evaluates Julia code."""
     import juliacall
 
-    jl = juliacall.Main
+    evaluate = juliacall.Main.seval
     # Stacked below the active project: the package's source is here, its dependencies there.
-    add = jl.seval("path -> path in LOAD_PATH || push!(LOAD_PATH, path)")
-    add(library)
-    add(os.path.join(library, "implicit"))
-    jl.seval("import HybridSAMBridge")
-    return jl.HybridSAMBridge
+    for folder in (library, os.path.join(library, "implicit")):
+        evaluate(f"{literal(folder)} in LOAD_PATH || push!(LOAD_PATH, {literal(folder)})")
+    evaluate("import HybridSAMBridge")
+    return evaluate
 
 
-def load_implicit() -> None:
-    """The methods that take longest to load, when one is first asked for."""
-    import juliacall
+def literal(value: Any) -> str:
+    """Julia source of a plain Python value: str, bool, int, or a tuple or list of them."""
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("$", "\\$")
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (tuple, list)):
+        return "(" + "".join(literal(item) + "," for item in value) + ")"
+    return str(int(value))
 
-    juliacall.Main.seval("import HybridSAMBridgeImplicit")
+
+class EngineError(Exception):
+    """A request failed in Julia; ``kind`` is "source" for the user's own code."""
+
+    def __init__(self, kind: str, message: str):
+        super().__init__(message)
+        self.kind = kind
 
 
 class Engine:
     """Requests on the Julia module; every argument is plain data, arrays are addresses in this process."""
 
     def __init__(self, library: str, threads: int):
-        self.bridge = boot(library)
+        self.evaluate_code = boot(library)
+        # The hot path avoids juliacall's call protocol, whose first use compiles for two seconds.
+        self.entry = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(self._call("entry_pointer"))
         self.threads = threads
         self.implicit = False
         self.programs: dict[str, int] = {}  # by the part's key: equal structure is compiled once
 
+    def _call(self, name: str, *arguments: Any) -> Any:
+        return self.evaluate_code(f"HybridSAMBridge.{name}({', '.join(literal(x) for x in arguments)})")
+
+    def _enter(self, *request: int) -> list[int]:
+        """Run one request of the hot path; its first entries come back as results."""
+        vector = np.array(request, dtype=np.int64)
+        code = self.entry(vector.ctypes.data)
+        if code:
+            message = str(self.evaluate_code("HybridSAMBridge.LAST_ERROR[]"))
+            raise EngineError("source" if code == 1 else "julia", message)
+        return vector[:2].tolist()
+
     def register(self, n: int, nc: int, n_params: int, parts: list[dict[str, Any]]) -> int:
         """Register a plan's parts (program or source each) and compile its right-hand side. Returns its id."""
-        ids = tuple(self._register_part(part, n, nc) for part in parts)
-        return int(
-            self.bridge.register_plan(
-                n,
-                nc,
-                n_params,
-                ids,
-                tuple(tuple(float(x) for x in part.get("constants", ())) for part in parts),
-                tuple(int(part["size"]) for part in parts),
-                tuple(tuple(part.get("gain") or ()) for part in parts),
-            )
-        )
+        ids = [self._register_part(part, n, nc) for part in parts]
+        vectors = [
+            np.array(part.get(key) if part.get(key) is not None else (), dtype=np.float64)
+            for part in parts
+            for key in ("constants", "gain")
+        ]
+        places = [(x.ctypes.data, len(x)) for x in vectors]
+        columns = [
+            (key, places[2 * i], part["size"], places[2 * i + 1])
+            for i, (key, part) in enumerate(zip(ids, parts, strict=True))
+        ]
+        return int(self._call("register_plan", n, nc, n_params, columns))
 
     def _register_part(self, part: dict[str, Any], n: int, nc: int) -> int:
         known = self.programs.get(part["key"])
         if known is not None:
             return known
         if part["kind"] == "program":
-            new = self.bridge.register_program(part["source"], part["workspace"], part["time_dependent"])
+            new = self._call("register_program", part["source"], part["workspace"], part["time_dependent"])
         else:
-            new = self.bridge.register_source(
+            new = self._call(
+                "register_source",
                 part["source"],
                 part["filename"],
                 part["function"],
-                tuple(part["names"]),
-                tuple(part["shapes"]),
+                part["names"],
+                part["shapes"],
                 part["named"],
                 part["takes_context"],
                 n,
@@ -91,40 +119,57 @@ class Engine:
     def solve(self, call: dict[str, Any]) -> tuple[int, int]:
         """Run a forward solve; returns the tape's id (0: none) and its bytes."""
         if call["implicit"] and not self.implicit:
-            load_implicit()
-            self.implicit = True
-        tape, size = self.bridge.solve(
+            self.load_implicit()
+        method, adjoint = call["method"].encode(), call["adjoint"].encode()
+        at = [ctypes.cast(ctypes.c_char_p(text), ctypes.c_void_p).value or 0 for text in (method, adjoint)]
+        key, size = self._enter(
+            1,
             call["plan"],
-            call["method"],
-            call["adjoint"],
-            call["sizes"],
-            call["addresses"],
-            call["rtol"],
+            at[0],
+            len(method),
+            at[1],
+            len(adjoint),
+            *call["sizes"],
+            *call["addresses"],
+            _bits(call["rtol"]),
             call["max_steps"],
             call["tape_limit"],
-            call["time_limit"],
+            _bits(call["time_limit"]),
             call["cancel"],
             self.threads,
         )
-        return int(tape), int(size)
+        return key, size
+
+    def load_implicit(self) -> None:
+        """The methods that take longest to load, when one is first asked for."""
+        self.evaluate_code("import HybridSAMBridgeImplicit")
+        self.implicit = True
 
     def vjp(self, call: dict[str, Any]) -> None:
-        self.bridge.vjp(call["tape"], call["addresses"], call["cancel"], self.threads)
+        """Pull cotangents back through a tape, into the call's arrays."""
+        self._enter(2, call["tape"], *call["addresses"], call["cancel"], self.threads)
 
     def step_times(self, tape: int) -> list[np.ndarray]:
-        return [np.array(times, dtype=np.float64) for times in self.bridge.step_times(tape)]
+        """Times of the accepted steps, one vector a sample."""
+        return [np.array(times, dtype=np.float64) for times in self._call("step_times", tape)]
 
     def release(self, tapes: list[int]) -> None:
-        self.bridge.release(tuple(tapes))
+        """Free tapes."""
+        self._enter(3, len(tapes), *tapes)
 
     def evaluate(self, call: dict[str, Any]) -> int:
-        return int(self.bridge.evaluate(call["plan"], call["name"], call["outputs"], call["inputs"]))
+        """One function of a plan's first part on given inputs, for tests. Returns the bytes a second call took."""
+        inputs = "".join(
+            (repr(float(item)) if isinstance(item, float) else literal(item)) + "," for item in call["inputs"]
+        )
+        code = (
+            f"HybridSAMBridge.evaluate({call['plan']}, {literal(call['name'])}, {literal(call['outputs'])}, ({inputs}))"
+        )
+        return int(self.evaluate_code(code))
 
     def versions(self) -> dict[str, str]:
         """Versions of Julia and of the packages in use."""
-        import juliacall
-
-        found = juliacall.Main.seval(
+        found = self.evaluate_code(
             """
             begin
                 pairs = Dict("julia" => string(VERSION), "threads" => string(Threads.nthreads()))
@@ -143,15 +188,21 @@ class Engine:
 
 def describe(error: BaseException) -> tuple[str, str]:
     """Kind ("source", "julia" or "python") and message of an exception raised by the engine."""
-    if type(error).__name__ == "JuliaError":
+    if isinstance(error, EngineError) or type(error).__name__ == "JuliaError":
         # Julia prints types in full, which can take pages: keep the head of each line, and the first lines.
         lines = [line if len(line) <= WIDTH else line[:WIDTH] + " ..." for line in str(error).splitlines()]
         text = "\n".join(lines[:LINES])
         # A SourceError is the user's code; its text is the message, Julia's trace behind it is ours.
-        if "SourceError" in repr(getattr(error, "exception", None))[:200]:
+        kind = getattr(error, "kind", "")
+        if kind == "source" or "SourceError" in repr(getattr(error, "exception", None))[:200]:
             return "source", text.split("\nStacktrace:")[0]
         return "julia", text
     return "python", f"{type(error).__name__}: {error}"
+
+
+def _bits(value: float) -> int:
+    """A float64 as the int64 of the same bits."""
+    return int(np.float64(value).view(np.int64))
 
 
 class _Arena:
@@ -211,8 +262,7 @@ def serve(connection: Connection, engine: Engine, parent: int) -> None:
 
 def main() -> None:
     if sys.argv[1] == "--check":  # load and precompile, for setup-julia
-        boot(sys.argv[2])
-        load_implicit()
+        Engine(sys.argv[2], 1).load_implicit()
         return
     address, parent = os.environ[ADDRESS], int(sys.argv[1])
     with Client(address, authkey=bytes.fromhex(os.environ.pop(AUTHKEY))) as connection:

@@ -1,4 +1,5 @@
-# What Python calls: registers and integers, strings and raw pointers to float64 arrays, nothing else.
+# What Python calls. Models are registered by evaluated calls; the hot path (solve, vjp, release) is one C entry point
+# that takes integers and raw pointers: the first call through PythonCall's own protocol would compile for two seconds.
 # Arrays are row-major on the Python side, so that (B, T, n) there is (n, T, B) here without a copy.
 
 const REGISTRY = Dict{Int,Functions}()
@@ -8,8 +9,7 @@ const COUNTER = Ref(0)
 
 next_id() = COUNTER[] += 1
 
-pointer_to(address::Integer) = Ptr{Float64}(UInt(address))
-wrap(address::Integer, dims...) = unsafe_wrap(Array, pointer_to(address), dims)
+wrap(address::Integer, dims...) = any(iszero, dims) ? zeros(dims) : unsafe_wrap(Array, Ptr{Float64}(UInt(address)), dims)
 wrap_ints(address::Integer, dims...) = unsafe_wrap(Array, Ptr{Int64}(UInt(address)), dims)
 cancel_flag(address::Integer) = Ptr{Int32}(UInt(address))
 
@@ -47,12 +47,12 @@ function register_source(code, filename, name, names, shapes, named, takes_conte
     return id
 end
 
-"Register a plan of parts given as columns: function ids, constants, ends of the slices of p, gains."
-function register_plan(n, nc, np, ids, constants, sizes, gains)
+"Register a plan of parts: for each (functions, constants, size of its slice of p, gain), vectors as (address, length)."
+function register_plan(n, nc, np, columns)
     parts = Part[]
     start = 0
-    for (id, values, size, gain) in zip(ids, constants, sizes, gains)
-        push!(parts, Part(REGISTRY[id], collect(Float64, values), start+1:start+size, collect(Float64, gain)))
+    for (id, constants, size, gain) in columns
+        push!(parts, Part(REGISTRY[id], copy(wrap(constants...)), start+1:start+size, copy(wrap(gain...))))
         start += size
     end
     key = next_id()
@@ -120,6 +120,42 @@ function release(ids)
     end
     return nothing
 end
+
+text(address, length) = unsafe_string(Ptr{UInt8}(UInt(address)), length)
+number(bits::Int64) = reinterpret(Float64, bits)
+
+const LAST_ERROR = Ref("")
+
+"""
+    entry(address) -> Int64
+
+Run the request in the int64 vector there: 1 solve, 2 vjp, 3 release, each followed by its arguments (runtime.py writes
+them in this order). Results replace its first entries. Returns 0, 1 for an error of the user's source, 2 for any other;
+`LAST_ERROR` has the message.
+"""
+function entry(address::Int64)::Int64
+    request = Ptr{Int64}(UInt(address))
+    x(i) = unsafe_load(request, i)
+    try
+        if x(1) == 1
+            key, size = solve(x(2), text(x(3), x(4)), text(x(5), x(6)), (x(7), x(8), x(9)), ntuple(i -> x(9 + i), 9),
+                              number(x(19)), x(20), x(21), number(x(22)), x(23), x(24))
+            unsafe_store!(request, key, 1)
+            unsafe_store!(request, size, 2)
+        elseif x(1) == 2
+            vjp(x(2), ntuple(i -> x(2 + i), 6), x(9), x(10))
+        else
+            release([x(2 + i) for i in 1:x(2)])
+        end
+        return 0
+    catch error
+        LAST_ERROR[] = error isa SourceError ? error.message : sprint(showerror, error, catch_backtrace())
+        return error isa SourceError ? 1 : 2
+    end
+end
+
+"Address of `entry` as a C function, for ctypes."
+entry_pointer() = Int(UInt(@cfunction(entry, Int64, (Int64,))))
 
 "Times of the accepted steps of every sample of a Rosenbrock tape."
 step_times(id) = [sample isa StepTape ? sample.t : sample === nothing ? V() : copy(sample.sol.t)

@@ -23,21 +23,24 @@ end
 clear_registries!() = (empty!(REGISTRY); empty!(PLANS); empty!(TAPES); nothing)
 
 function workload(id::Int, method::String, adjoint::String, n::Int)
-    plan = register_plan(n, 0, 1, [id], [Float64[]], [1], [Float64[]])
+    plan = register_plan(n, 0, 1, ((id, (0, 0), 1, (0, 0)),))
     B, T = 2, 3
     y0, ts, c, p, atol = repeat([1.0, 0.0], outer = (n ÷ 2, B)), [0.0, 0.5, 1.0], zeros(0, B), [2.0], fill(1e-6, n)
     ys, counters, flag = zeros(n, T, B), zeros(Int, 6, B), zeros(Int32, 1)
+    g, gy0, gts, gc, gp, report = ones(n, T, B), zeros(n, B), zeros(T), zeros(0, B), zeros(1), zeros(Int, 2, B)
     address(x) = Int(UInt(pointer(x)))
-    GC.@preserve y0 ts c p atol ys counters flag begin
-        tape, _ = solve(plan, method, adjoint, (B, T, -1),
-                        (address(y0), address(ts), address(c), address(p), address(atol), 0, 0, address(ys),
-                         address(counters)), 1e-4, 1000, 10^6, 0.0, address(flag), 2)
+    bits(x) = reinterpret(Int64, x)
+    GC.@preserve method adjoint y0 ts c p atol ys counters flag g gy0 gts gc gp report begin
+        request = [1, plan, address(method), ncodeunits(method), address(adjoint), ncodeunits(adjoint), B, T, -1,
+                   map(address, (y0, ts, c, p, atol))..., 0, 0, address(ys), address(counters), bits(1e-4), 1000, 10^6,
+                   bits(0.0), address(flag), 2]
+        entry(address(request)) == 0 || error(LAST_ERROR[])
+        tape = request[1]
         if tape != 0
-            g, gy0, gts, gc, gp, report = ones(n, T, B), zeros(n, B), zeros(T), zeros(0, B), zeros(1), zeros(Int, 2, B)
-            GC.@preserve g gy0 gts gc gp report begin
-                vjp(tape, map(address, (g, gy0, gts, gc, gp, report)), address(flag), 2)
-            end
-            release([tape])
+            request = [2, tape, map(address, (g, gy0, gts, gc, gp, report))..., address(flag), 2]
+            entry(address(request)) == 0 || error(LAST_ERROR[])
+            request = [3, 1, tape]
+            entry(address(request))
         end
     end
     forget_plan(plan)

@@ -21,7 +21,7 @@ end
 
 function van_der_pol(mu)
     id = H.register_program(VDP, 0, true)
-    plan = H.PLANS[H.register_plan(2, 0, 1, [id], [Float64[]], [1], [Float64[]])]
+    plan = H.PLANS[H.register_plan(2, 0, 1, ((id, (0, 0), 1, (0, 0)),))]
     H.prepare!(plan, :f, :jac, :tgrad, :vjpu, :vjp, :hvp)
     return plan, H.Model(plan, [mu])
 end
