@@ -25,7 +25,8 @@ lint: .venv/.dev
 	$(BIN)/mypy
 
 bench: .venv/.bench
-	$(BIN)/python -m benchmarks
+	$(BIN)/python benchmarks/gradients.py
+	$(BIN)/python benchmarks/embedded.py
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -64,9 +64,7 @@ class SampledSignal(nn.Module):
         """The signal at the 0-d time t: ``values`` (K, *any) -> (*any)."""
         if not isinstance(values, torch.Tensor) or not values.ndim or len(values) != len(self.times):
             got = tuple(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
-            raise InvalidInput(
-                f"values: must be (K, *any), one row for each of {len(self.times)} times; got {got}."
-            )
+            raise InvalidInput(f"values: must be (K, *any), one row for each of {len(self.times)} times; got {got}.")
         weights = self._weights(t).to(values.dtype)
         if values.ndim == 1:
             return weights @ values
