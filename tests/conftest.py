@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from hybridsam_bridge import backends
+from hybridsam_bridge.backends import locate, setup
 
 torch.set_num_threads(1)  # small tensors: threads only contend with the solver's
 
@@ -18,6 +19,16 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("julia"):
             item.add_marker(skip)
+
+
+def pytest_collection_finish(session):
+    """Compile the Julia package before the first test that needs it: in a fresh clone that takes minutes, which are
+    no test's own."""
+    located = locate.find()
+    if session.config.option.collectonly or locate.problem(located) or located is None:
+        return
+    if any(item.get_closest_marker("julia") for item in session.items):
+        setup.precompile(located)
 
 
 def pytest_terminal_summary(terminalreporter):

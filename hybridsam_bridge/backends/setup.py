@@ -42,12 +42,12 @@ def record(executable: str | Path, project: str | Path, report: Report) -> Julia
     return _finish(JuliaInstallation(str(exe.absolute()), str(folder.absolute())), report)
 
 
-def _finish(installation: JuliaInstallation, report: Report) -> JuliaInstallation:
-    report(f"Julia: {installation.executable}, project: {installation.project}.")
-    report("Loading and precompiling the solver (minutes the first time) ...")
-    began = time.monotonic()
-    # In a process of its own, since torch is loaded in this one.
-    located = locate.Located(installation.executable, installation.project, "by setup-julia")
+def precompile(located: locate.Located) -> None:
+    """Load the package once in a process of its own (torch is loaded in this one), so that Julia compiles it.
+
+    Raises:
+        BackendUnavailable: it cannot be loaded with that installation.
+    """
     script = Path(__file__).with_name("runtime.py")
     command = [sys.executable, str(script), "--check", str(locate.library())]
     environment = {**os.environ, **locate.environment(located, os.cpu_count() or 1)}
@@ -58,6 +58,13 @@ def _finish(installation: JuliaInstallation, report: Report) -> JuliaInstallatio
             f"The Julia package could not be loaded with this installation:\n{tail}\nThe project needs PythonCall and "
             "the packages of julia/Project.toml; `hybridsam-bridge setup-julia` without options installs them."
         )
+
+
+def _finish(installation: JuliaInstallation, report: Report) -> JuliaInstallation:
+    report(f"Julia: {installation.executable}, project: {installation.project}.")
+    report("Loading and precompiling the solver (minutes the first time) ...")
+    began = time.monotonic()
+    precompile(locate.Located(installation.executable, installation.project, "by setup-julia"))
     path = record_julia(installation)
     report(f"Ready after {time.monotonic() - began:.0f} s; recorded in {path}.")
     return installation
