@@ -30,10 +30,7 @@ class Inline:
 
     def start(self) -> None:
         """Import juliacall here. Refuses where that is known to crash."""
-        located = locate.find()
-        trouble = locate.problem(located)
-        if trouble or located is None:
-            raise BackendUnavailable(f"The Julia backend cannot start: {trouble}. {locate.SETUP}")
+        located = locate.required()
         if "juliacall" not in sys.modules:
             raise BackendUnavailable(
                 'runtime="inline" needs juliacall imported before torch (the other order can crash the process): put '
@@ -55,8 +52,8 @@ class Inline:
         """Run one request at once; the time limit is kept by Julia."""
         assert self.engine is not None, "started by the caller"
         try:
-            while self.released:
-                self.engine.release([self.released.popleft()])
+            if self.released:
+                self.engine.release([self.released.popleft() for _ in range(len(self.released))])
             if name in ("solve", "vjp", "evaluate"):
                 assert self.arena is not None, "asked for before a solve"
                 return getattr(self.engine, name)(runtime.in_place(self.arena.address, payload))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hybridsam_bridge.config import recorded_julia
+from hybridsam_bridge.errors import BackendUnavailable
 
 SETUP = "Run `hybridsam-bridge setup-julia` once (it installs and precompiles), or name an existing installation "
 SETUP += "with `hybridsam-bridge setup-julia --julia EXE --project DIR`."
@@ -48,6 +49,15 @@ def problem(located: Located | None) -> str:
     if not os.path.isfile(os.path.join(located.project, "Project.toml")):
         return f"the Julia project {located.project} ({located.how}) has no Project.toml"
     return ""
+
+
+def required() -> Located:
+    """The installation to use. Raises ``BackendUnavailable``, with the fix, where there is none that is sound."""
+    located = find()
+    trouble = problem(located)
+    if trouble or located is None:
+        raise BackendUnavailable(f"The Julia backend cannot start: {trouble}. {SETUP}")
+    return located
 
 
 def library() -> Path:

@@ -49,10 +49,7 @@ class Worker:
 
     def start(self) -> None:
         """Start the process and wait until Julia is up."""
-        located = locate.find()
-        trouble = locate.problem(located)
-        if trouble or located is None:
-            raise BackendUnavailable(f"The Julia backend cannot start: {trouble}. {locate.SETUP}")
+        located = locate.required()
         threads = settings().threads or os.cpu_count() or 1
         key = secrets.token_bytes(32)
         began = time.monotonic()

@@ -33,16 +33,13 @@ class Field(nn.Module):
         connected to the parameters' graph.
         """
         stamp = (self.state_shape, context_shape, _fingerprint(self))
+        pairs = self.parts(context_shape)
         cached = self.__dict__.get("_hsb_plan")
         if cached is None or cached[0] != stamp:
-            pairs = self.parts(context_shape)
             built = Plan([part for part, _ in pairs], tuple(self.state_shape), context_shape, type(self).__name__)
             cached = (stamp, built)
             self.__dict__["_hsb_plan"] = cached
-            values = [v for _, vs in pairs for v in vs]
-        else:
-            values = [v for _, vs in self.parts(context_shape) for v in vs]
-        return cached[1], _flatten(values)
+        return cached[1], _flatten([value for _, values in pairs for value in values])
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
