@@ -55,18 +55,19 @@ def reproduce(
 
 
 def _draw(outcome: Outcome, summary: dict[str, Any], name: str, steps: int | None) -> None:
+    study, finished = outcome.study, [method for method in outcome.methods if outcome.final(method)]
+    if not finished:
+        return
     comparison(summary).savefig(outcome.root / FIGURE, dpi=100)
-    study = outcome.study
     if study.figure is None:
         return
     models: dict[str, nn.Module] = {}
-    problem = build(study, 0)
-    for method in outcome.methods:
-        if not any(r["seed"] == 0 for r in outcome.final(method)):
+    for method in finished:
+        if outcome.final(method)[0]["seed"] != 0:
             continue
-        model = build(study, 0).model
         run = Run(name, study.quick, method, outcome.chosen[method], 0, str(outcome.root), steps)
-        load_best(model, RunFolder(run.folder))
-        models[method] = model
+        problem = build(study, 0)
+        load_best(problem.model, RunFolder(run.folder))
+        models[method] = problem.model
     if models:
         study.figure(models, problem).savefig(outcome.root / OWN_FIGURE, dpi=100)

@@ -12,6 +12,9 @@ _HERE = "hybridsam_bridge.reproduce"
 # Name on the command line -> module.
 STUDIES = {
     "pendulum": f"{_HERE}.pendulum",
+    "pendulum-gym": f"{_HERE}.pendulum_gym",
+    "duffing": f"{_HERE}.duffing",
+    "light-tunnel": f"{_HERE}.light_tunnel",
 }
 
 
