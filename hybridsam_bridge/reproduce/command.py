@@ -18,6 +18,11 @@ RESULTS = "results.json"
 FIGURE, OWN_FIGURE = "comparison.png", "figure.png"
 
 
+def default_folder(name: str, quick: bool) -> Path:
+    """Where a study's results go if nothing else is said."""
+    return Path("runs") / "reproduce" / (f"{name}-quick" if quick else name)
+
+
 def reproduce(
     name: str,
     *,
@@ -39,7 +44,7 @@ def reproduce(
         InvalidInput: unknown names or numbers, or ``folder`` holds runs of other settings.
         Interrupted: a signal came; the same call goes on.
     """
-    root = folder or Path("runs") / "reproduce" / (f"{name}-quick" if quick else name)
+    root = folder or default_folder(name, quick)
     outcome = run_study(
         name, quick=quick, methods=methods, seeds=seeds, root=root, workers=workers, steps=steps, say=say
     )

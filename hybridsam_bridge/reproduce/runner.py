@@ -16,7 +16,7 @@ import torch
 
 from hybridsam_bridge.config import configure
 from hybridsam_bridge.errors import InvalidInput
-from hybridsam_bridge.reproduce.methods import METHODS, chosen_methods, grid
+from hybridsam_bridge.reproduce.methods import chosen_methods, grid
 from hybridsam_bridge.reproduce.registry import load_study
 from hybridsam_bridge.reproduce.run import Run, check_folder, execute
 from hybridsam_bridge.reproduce.study import Study
@@ -173,9 +173,3 @@ def _prepare(threads: int) -> None:
     """In each new process: one torch thread, and its share of the cores for Julia."""
     torch.set_num_threads(1)
     configure(threads=threads)
-
-
-def method_label(name: str, value: float | None) -> str:
-    """ "SAM, network (ρ = 0.1)"."""
-    method = METHODS[name]
-    return method.label if value is None else f"{method.label} ({method.symbol} = {value:g})"

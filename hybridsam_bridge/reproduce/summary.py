@@ -8,6 +8,7 @@ from typing import Any
 
 from hybridsam_bridge.reproduce.methods import METHODS
 from hybridsam_bridge.reproduce.runner import Outcome
+from hybridsam_bridge.reproduce.verdict import verdicts
 from hybridsam_bridge.train.runs import versions
 
 COLUMNS = ("theta_error", "prediction_error", "sharpness")
@@ -87,35 +88,14 @@ def header(summary: dict[str, Any]) -> list[str]:
     return ["method", labels["theta_error"], labels["prediction_error"], "sharpness", "seeds"]
 
 
-def verdicts(summary: dict[str, Any]) -> list[str]:
-    """Whether SAM wins, a sentence for each of θ and prediction."""
-    return [line for column in COLUMNS[:2] if (line := _verdict(summary, column))]
-
-
-def _verdict(summary: dict[str, Any], column: str) -> str:
-    means = {name: m[column]["mean"] for name, m in summary["methods"].items() if column in m}
-    aware = [name for name in means if METHODS[name].sharpness_aware]
-    others = [name for name in means if name not in aware]
-    if not aware or not others:
-        return ""
-    best, rival = min(aware, key=means.__getitem__), min(others, key=means.__getitem__)
-    label = {name: METHODS[name].label for name in means}
-    pair = f"{label[best]} {means[best]:.3g}, {label[rival]} {means[rival]:.3g}"
-    wins = _paired_wins(summary, best, rival, column)
-    what = summary["labels"][column]
-    if means[best] < means[rival]:
-        return f"{what}: SAM wins ({pair}; better on {wins} seeds)."
-    return f"{what}: SAM DOES NOT WIN ({pair}; better on {wins} seeds)."
-
-
-def _paired_wins(summary: dict[str, Any], one: str, other: str, column: str) -> str:
-    """On how many common seeds the first is better: "4 of 5"."""
-    by_seed = [
-        dict(zip(m["seeds"], m[column]["values"], strict=True))
-        for m in (summary["methods"][one], summary["methods"][other])
-    ]
-    common = sorted(set(by_seed[0]) & set(by_seed[1]))
-    return f"{sum(by_seed[0][s] < by_seed[1][s] for s in common)} of {len(common)}"
+def tried(summary: dict[str, Any]) -> str:
+    """The hyperparameters that were tried: "weight decay λ = 0.0001, 0.001; SAM, network ρ = 0.05, 0.1"."""
+    parts = []
+    for method in summary["methods"].values():
+        values = [value for value, _ in method["validation_by_value"] if value is not None]
+        if values:
+            parts.append(f"{method['label']} {method['symbol']} = {', '.join(f'{v:g}' for v in values)}")
+    return "; ".join(parts)
 
 
 def as_text(summary: dict[str, Any]) -> str:
@@ -124,7 +104,8 @@ def as_text(summary: dict[str, Any]) -> str:
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in cells]
     lines += ["", f"mean ± standard deviation over seeds; sharpness: SAM gap at ρ = {summary['sharpness_rho']:g}"]
-    lines += verdicts(summary)
+    lines += [verdict.sentence for verdict in verdicts(summary)]
+    lines.append(f"tried: {tried(summary)}")
     lines += [f"failed: {r['method']} {r['value'] or ''} seed {r['seed']}: {r['failed']}" for r in summary["failed"]]
     return "\n".join(lines)
 
