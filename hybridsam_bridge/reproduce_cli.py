@@ -47,9 +47,9 @@ def reproduce(
     if task is None and publish is not None:
         publishing.write_readme(publish)
         return
-    if task not in STUDIES:
+    if task is None or (task not in STUDIES and not task.endswith(".py")):
         what = "name a task" if task is None else f"{task!r} is not known"
-        raise InvalidInput(f"reproduce: {what}. Known: {', '.join([*STUDIES, SPATIAL])}.")
+        raise InvalidInput(f"reproduce: {what}. Known: {', '.join([*STUDIES, SPATIAL])}, or a .py file with study().")
     where = folder or default_folder(task, quick)
     _compare(task, quick=quick, methods=_names(methods), seeds=seeds, folder=where, workers=workers, steps=steps)
     if publish is not None:

@@ -20,7 +20,7 @@ FIGURE, OWN_FIGURE = "comparison.png", "figure.png"
 
 def default_folder(name: str, quick: bool) -> Path:
     """Where a study's results go if nothing else is said."""
-    return Path("runs") / "reproduce" / (f"{name}-quick" if quick else name)
+    return Path("runs") / "reproduce" / f"{Path(name).stem}{'-quick' if quick else ''}"
 
 
 def reproduce(
