@@ -34,12 +34,12 @@ _BASE = {"kind": "base"}
 
 METHODS = {
     "erm": Method("ERM", _BASE),
-    "weight-decay": Method("weight decay", _BASE, "λ", (1e-4, 1e-3, 1e-2)),
-    "functional-norm": Method("functional norm", _BASE, "λ", (1e-3, 1e-2, 1e-1)),
-    "orthogonality": Method("orthogonality", _BASE, "λ", (1e-3, 1e-2, 1e-1)),
-    "sam": Method("SAM, network", {"kind": "SAM", "perturb": "neural"}, "ρ", (0.02, 0.05, 0.1, 0.2)),
-    "sam-all": Method("SAM, all parameters", {"kind": "SAM", "perturb": "all"}, "ρ", (0.02, 0.05, 0.1, 0.2)),
-    "asam": Method("ASAM, network", {"kind": "ASAM", "perturb": "neural"}, "ρ", (0.2, 0.5, 1.0, 2.0)),
+    "weight-decay": Method("weight decay", _BASE, "λ", (1e-4, 1e-3)),
+    "functional-norm": Method("functional norm", _BASE, "λ", (1e-3, 1e-2)),
+    "orthogonality": Method("orthogonality", _BASE, "λ", (1e-3, 1e-2)),
+    "sam": Method("SAM, network", {"kind": "SAM", "perturb": "neural"}, "ρ", (0.05, 0.1, 0.2)),
+    "sam-all": Method("SAM, all parameters", {"kind": "SAM", "perturb": "all"}, "ρ", (0.05, 0.1, 0.2)),
+    "asam": Method("ASAM, network", {"kind": "ASAM", "perturb": "neural"}, "ρ", (0.5, 1.0, 2.0)),
 }
 
 
