@@ -66,8 +66,8 @@ def study(quick: bool) -> Study:
     count, points, width = (8, 20, 16) if quick else (25, 40, 64)
     solver: dict[str, Any] = {
         "method": "Tsit5",
-        "rtol": 1e-4,
-        "atol": 1e-6,
+        "rtol": 1e-3,
+        "atol": 1e-4,
         "backend": QUICK_BACKEND if quick else FULL_BACKEND,
     }
 
