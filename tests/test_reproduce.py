@@ -82,7 +82,8 @@ def test_scores_are_those_of_the_best_weights(whole):
     record, study = run_record(whole, "sam-0.1", "seed-1"), results(whole)
     problem = build(load_study(LINE, False), 1)
     load_best(problem.model, hsb.RunFolder(whole / "sam-0.1" / "seed-1"))
-    scores = problem.score(problem.model)
+    with torch.no_grad():
+        scores = problem.score(problem.model)
     assert {k: record[k] for k in scores} == pytest.approx(scores, rel=1e-12)
     model, batch = problem.model, problem.data
     before = problem.loss_fn(model, batch)

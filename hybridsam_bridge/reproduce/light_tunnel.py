@@ -187,6 +187,7 @@ def study(quick: bool) -> Study:
         seeds=2 if quick else 5,
         methods=("erm", "weight-decay", "sam") if quick else None,
         grids={"sam": (0.1,), "weight-decay": (1e-3,)} if quick else {},
+        files=dict.fromkeys(FILES, ORIGIN),
         penalties={"functional-norm": NetworkSquare, "orthogonality": MeanProduct},
         theta_label="1 - cosine similarity",
         prediction_label="1 - R² on test rows",

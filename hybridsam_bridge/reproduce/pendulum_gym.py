@@ -113,6 +113,7 @@ def study(quick: bool) -> Study:
         grids={"sam": (0.1,), "weight-decay": (1e-3,)} if quick else {},
         theta_label="error of g (m/s²)",
         prediction_label="test mean squared error",
+        files={FILE: ORIGIN},
         figure=figure,
     )
 

@@ -16,6 +16,7 @@ import torch
 
 from hybridsam_bridge.config import configure
 from hybridsam_bridge.errors import InvalidInput
+from hybridsam_bridge.reproduce.data import data_file
 from hybridsam_bridge.reproduce.methods import chosen_methods, grid
 from hybridsam_bridge.reproduce.registry import load_study
 from hybridsam_bridge.reproduce.run import Run, check_folder, execute
@@ -70,9 +71,11 @@ def run_study(
     """Run what is not finished yet, and gather everything.
 
     Raises:
-        InvalidInput: arguments, or a folder with runs of other settings. Interrupted: a signal came.
+        InvalidInput: arguments, a missing data file, or a folder with runs of other settings. Interrupted: a signal came.
     """
     study = load_study(name, quick)
+    for path, origin in study.files.items():
+        data_file(path, origin)
     chosen_names = chosen_methods(study, methods)
     count = study.seeds if seeds is None else seeds
     workers = (os.cpu_count() or 1) if workers is None else workers

@@ -100,6 +100,8 @@ class Study:
         not_applicable: method -> why it does not apply here (such as the orthogonality penalty without a sum).
         penalties: method -> ``penalty(weight)``, for models whose network is not part of an ``hsb.Additive``:
             these replace the defaults of ``PENALTIES``.
+        files: data files that it reads (relative to the data folder, see ``data.py``) -> where to get them; a run
+            refuses to start where one is missing.
         sharpness_rho: radius of the sharpness, in the units of the weights.
         theta_label, prediction_label: with units, for tables and figures.
         figure: ``figure(models, problem)`` -> matplotlib figure of the task's own; models by method, each trained on
@@ -118,6 +120,7 @@ class Study:
     grids: Mapping[str, Sequence[float]] = field(default_factory=dict)
     not_applicable: Mapping[str, str] = field(default_factory=dict)
     penalties: Mapping[str, Callable[[float], Penalty]] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
     sharpness_rho: float = 0.05
     theta_label: str = "θ error"
     prediction_label: str = "prediction error"

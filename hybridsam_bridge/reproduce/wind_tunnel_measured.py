@@ -57,4 +57,4 @@ def study(quick: bool) -> Study:
     def build(seed: int) -> Problem:
         return problem(load(data_file(FILE, ORIGIN)), sizes, width, seed, quick, offset=True)
 
-    return Study("wind-tunnel-measured", ABOUT, build, quick=quick, **settings(quick))
+    return Study("wind-tunnel-measured", ABOUT, build, quick=quick, files={FILE: ORIGIN}, **settings(quick))
