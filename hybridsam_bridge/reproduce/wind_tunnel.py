@@ -13,6 +13,7 @@ from torch import nn
 from hybridsam_bridge.fields.base import VectorField
 from hybridsam_bridge.fields.hybrid import Additive
 from hybridsam_bridge.fields.parameters import Param, ParameterSet
+from hybridsam_bridge.fields.roles import SCIENCE
 from hybridsam_bridge.fields.signals import SampledSignal
 from hybridsam_bridge.models.forms import ParameterEncoder
 from hybridsam_bridge.models.initial_value import InitialValueModel
@@ -35,6 +36,8 @@ POINTS, PERIOD = 50, 7.5854 / 49  # readings of an impulse, s between them
 LOAD_IN = [0.01] * 5 + [1.0] * 20 + [0.01] * 25
 LOAD_OUT = 0.5
 SEEN = 25  # readings that the encoder gets: up to the end of the impulse
+# Smaller than for other tasks: a fan at full speed changes the pressure a lot.
+GRIDS = {"sam": (0.005, 0.01, 0.02, 0.05), "sam-all": (0.005, 0.01, 0.02, 0.05), "asam": (0.05, 0.1, 0.2, 0.5)}
 FRICTION = 0.3  # synthetic apparatus: torque of its bearings at full speed, as a share of the full torque
 PHYSICS = """\
 The intake fan gets full load for 20 of 50 readings at 6.5 Hz and is idle else; the exhaust fan runs at load 0.5. Science:
@@ -42,7 +45,8 @@ I dω/dt = τ(L) - Kω² for both fans, and the downwind pressure P_amb + S(ω_i
 characteristic and the airflow ratio r = min(1, 0.75 + 0.15 H/45); all constants as published with the chambers (Gamella
 et al., 2025; models A2 and C3). The hatch position H in [0, 45] of each impulse is unknown: an encoder 25-64-64-1 reads it
 off the first 25 readings; it starts at 22.5. A network 2-32-32-1 (tanh) of a fan's speed and load is added to dω/dt of
-both fans. Initial speeds are those of model A1, as in the published simulator. Assumed: 400 training, 200 validation and
+both fans. The encoder stands in the place of θ, so it counts as science: it is neither perturbed by SAM on the network nor
+decayed. Initial speeds are those of model A1, as in the published simulator. Assumed: 400 training, 200 validation and
 500 test impulses; squared error in Pa² over 2, batches of 100, Adam. θ error is the mean |H - true| over test impulses, in
 degrees; prediction error the mean squared error of all 50 test readings (noise alone: 0.04 Pa²)."""
 ABOUT = f"""\
@@ -104,7 +108,7 @@ class Fans(VectorField):
         self.friction = friction
 
     def forward(self, t: torch.Tensor, y: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
-        drag = DRAG * (y * FASTEST) ** 2
+        drag = DRAG * FASTEST**2 * y * y.abs()  # Kω², opposing also a speed that a wild network turns negative
         bearings = self.friction * TORQUE_CONSTANT * (CURRENT_FULL - CURRENT_IDLE) * y
         return (torque(self.signal(t, self.loads)) - drag - bearings) / (INERTIA * FASTEST)
 
@@ -189,7 +193,9 @@ def problem(impulses: Impulses, sizes: list[int], width: int, seed: int, quick: 
     solver: dict[str, Any] = {"rtol": 1e-3, "backend": QUICK_BACKEND} if quick else {"rtol": 1e-4, "backend": FULL_BACKEND}
     tunnel = Tunnel(field, impulses, offset, method="Tsit5", atol=1e-5, **solver)
     declared = {"hatch": Param(HATCH_OPEN / 2, "logit", (0.0, HATCH_OPEN), unit="degree")}
-    model = ParameterEncoder(tunnel, mlp(SEEN, 2 * width, 2 * width, 1), declared)
+    encoder = mlp(SEEN, 2 * width, 2 * width, 1)
+    encoder.hsb_role = SCIENCE  # type: ignore[assignment]
+    model = ParameterEncoder(tunnel, encoder, declared)
 
     def score(model: nn.Module) -> dict[str, float]:
         assert isinstance(model, ParameterEncoder)
@@ -217,11 +223,11 @@ def study(quick: bool) -> Study:
 def settings(quick: bool) -> dict[str, Any]:
     """What the synthetic and the measured study share."""
     return {
-        "train": {"steps": 30 if quick else 1500, "batch_size": 60 if quick else 100, "validate_every": 25},
-        "optimizer": {"lr": 1e-2 if quick else 2e-3, "science_lr": 1e-2},
+        "train": {"steps": 30 if quick else 800, "batch_size": 60 if quick else 100, "validate_every": 25},
+        "optimizer": {"lr": 1e-2 if quick else 5e-3, "science_lr": 1e-2 if quick else 5e-3},
         "seeds": 2 if quick else 5,
         "methods": ("erm", "weight-decay", "sam") if quick else None,
-        "grids": {"sam": (0.1,), "weight-decay": (1e-3,)} if quick else {},
+        "grids": {"sam": (0.02,), "weight-decay": (1e-3,)} if quick else GRIDS,
         "theta_label": "error of the hatch (degrees)",
         "prediction_label": "test mean squared error (Pa²)",
     }
