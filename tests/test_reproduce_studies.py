@@ -105,7 +105,7 @@ def test_gym_data_are_the_simulator():
     assert float((angle[:, 1:] - angle[:, :-1] - 0.05 * velocity[:, 1:])[free].abs().max()) < 1e-5
     assert bool((pendulum_gym.cut(states).y[..., 1].abs() < 8.0).all())
     field = pendulum_gym.Gravity(9.0)
-    assert field(torch.tensor(0.0), torch.tensor([0.5, 0.1]).double()).tolist() == pytest.approx(
+    assert field(torch.tensor(0.0), torch.tensor([0.5, 0.1], dtype=torch.float64)).tolist() == pytest.approx(
         [0.1, 13.5 * math.sin(0.5)], rel=1e-12
     )
 

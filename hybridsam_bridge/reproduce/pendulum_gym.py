@@ -32,12 +32,13 @@ SCALE = torch.tensor([1.0, 8.0], dtype=torch.float64)  # of angle and angular ve
 ABOUT = """\
 Recorded episodes of the Gym pendulum (angle'' = 3g/(2l) sin(angle) + 3/(m l²) torque, l = m = 1, steps of 0.05 s by
 semi-implicit Euler) under an expert controller, from the Stable-Baselines repository. The equations know gravity only,
-with g unknown in [8, 12] (true 10; it starts at 8.5 on even seeds and at 11.5 on odd ones); the controller's torque is
+with g unknown in [8, 12] (true 10; it starts at 8.5 on even seeds and at 11.5 on odd ones). The controller's torque is
 missing, and not given: a network 3-64-64-2 (tanh) of cos, sin and velocity is added to both derivatives and has to find
 what the controller does. Windows of ten steps; episodes are split 40/30/30 into training, validation and test, another
-split each seed. Assumed: the first 100 steps of an episode (later the pendulum stands), no windows in which the
-simulator clips the velocity at 8/s, mean squared error of (angle, velocity/8), batches of 64, Adam. θ error is
-|g - 10|; prediction error the mean squared error over test windows."""
+split each seed. Assumed: no windows in which the simulator clips the velocity at 8/s; mean squared error of (angle,
+velocity/8); 500 steps of batches of 32, Adam with the pendulum's learning rates. θ error is |g - 10|; prediction error
+the mean squared error over test windows. Over all recorded states the torque is uncorrelated with sin(angle) (gravity
+alone fits best at g = 9.98), but it is a steep function of the state, which a network can exchange for gravity."""
 
 
 class Gravity(VectorField):
@@ -84,8 +85,8 @@ def cut(states: torch.Tensor) -> Trajectories:
 
 def study(quick: bool) -> Study:
     """The study; the quick one has a smaller network and fewer steps of the episodes."""
-    steps, width = (31, 16) if quick else (101, 64)
-    solver: dict[str, Any] = {"method": "Tsit5", "rtol": 1e-4, "atol": 1e-5}
+    steps, width = (31, 16) if quick else (POINTS, 64)
+    solver: dict[str, Any] = {"method": "Tsit5", "rtol": 1e-3, "atol": 1e-4}
     solver["backend"] = QUICK_BACKEND if quick else FULL_BACKEND
 
     def build(seed: int) -> Problem:
@@ -105,8 +106,8 @@ def study(quick: bool) -> Study:
         "pendulum-gym",
         ABOUT,
         build,
-        train={"steps": 20 if quick else 600, "batch_size": 64, "validate_every": 10 if quick else 20},
-        optimizer={"lr": 3e-3, "science_lr": 3e-2},
+        train={"steps": 20 if quick else 500, "batch_size": 32, "validate_every": 10 if quick else 20},
+        optimizer={"lr": 3e-3, "science_lr": 2e-2},
         quick=quick,
         seeds=2 if quick else 5,
         methods=("erm", "weight-decay", "sam") if quick else None,

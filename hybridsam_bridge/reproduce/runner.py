@@ -71,7 +71,8 @@ def run_study(
     """Run what is not finished yet, and gather everything.
 
     Raises:
-        InvalidInput: arguments, a missing data file, or a folder with runs of other settings. Interrupted: a signal came.
+        InvalidInput: arguments, a missing data file, or a folder with runs of other settings.
+        Interrupted: a signal came.
     """
     study = load_study(name, quick)
     for path, origin in study.files.items():
