@@ -31,8 +31,8 @@ regular (not chaotic) regime, and the sizes are the pendulum's: 25 sequences eac
 [0, 20) in steps of 0.5, initial states of random direction and radius U(0.5, 1.5), no noise. Training on windows of ten
 points, the forcing's phase given with each; 800 steps of batches of 25, Adam with the pendulum's learning rates. A
 network can take any part of the linear spring along with the cubic one, so α is harder to find here than a parameter of
-a nonlinear term. θ error is the mean of |α - true| and |δ - true|; prediction error the mean squared error of whole test
-sequences."""
+a nonlinear term. θ error is the mean of |α - true| and |δ - true|; prediction error the mean squared error of whole
+test sequences."""
 
 
 class Duffing(VectorField):

@@ -154,15 +154,17 @@ def _in_processes(runs: list[Run], workers: int) -> Iterator[tuple[Run, Record]]
     with StopRequest() as stop, ProcessPoolExecutor(min(workers, len(runs)), context, _prepare, (threads,)) as pool:
         futures: dict[Future[Record], Run] = {pool.submit(execute, run): run for run in runs}
         waiting = set(futures)
-        while waiting:
-            ended, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
-            if stop.name is not None:
-                pool.shutdown(wait=False, cancel_futures=True)
-                for child in multiprocessing.active_children():
-                    child.terminate()  # the trainer in it saves and leaves
-                raise Interrupted(stop.name)
-            for future in ended:
-                yield futures[future], _result(future, futures[future])
+        try:
+            while waiting:
+                ended, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+                if stop.name is not None:
+                    for child in multiprocessing.active_children():
+                        child.terminate()  # the trainer in it saves and leaves
+                    raise Interrupted(stop.name)
+                for future in ended:
+                    yield futures[future], _result(future, futures[future])
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _result(future: Future[Record], run: Run) -> Record:
