@@ -15,9 +15,15 @@ STUDIES = {
     "pendulum": f"{_HERE}.pendulum",
     "pendulum-gym": f"{_HERE}.pendulum_gym",
     "duffing": f"{_HERE}.duffing",
+    "reaction-diffusion": f"{_HERE}.reaction_diffusion",
+    "reaction-diffusion-periodic": f"{_HERE}.reaction_diffusion_periodic",
     "light-tunnel": f"{_HERE}.light_tunnel",
     "wind-tunnel": f"{_HERE}.wind_tunnel",
     "wind-tunnel-measured": f"{_HERE}.wind_tunnel_measured",
+    "stiff-rober": f"{_HERE}.stiff_rober",
+    "stiff-hires": f"{_HERE}.stiff_hires",
+    "stiff-oregonator": f"{_HERE}.stiff_oregonator",
+    "stiff-cell": f"{_HERE}.stiff_cell",
 }
 
 
