@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from hybridsam_bridge.errors import InvalidInput
 from hybridsam_bridge.objectives.penalties import FunctionalNorm, Orthogonality, Penalty, WeightDecay
@@ -72,9 +72,15 @@ class Problem:
 
     def batch_for_sharpness(self) -> Any:
         """``sharpness_batch``, or its default."""
-        if self.sharpness_batch is not None or not isinstance(self.data, Dataset):
-            return self.data if self.sharpness_batch is None else self.sharpness_batch
-        collate = getattr(self.data, "collate", torch.utils.data.default_collate)
+        if self.sharpness_batch is not None:
+            return self.sharpness_batch
+        if isinstance(self.data, DataLoader):
+            raise InvalidInput(
+                "sharpness_batch: must be given with a DataLoader, whose batches differ from call to call."
+            )
+        if not isinstance(self.data, Dataset):
+            return self.data
+        collate = getattr(self.data, "collate", default_collate)
         return collate([self.data[i] for i in range(min(64, len(self.data)))])  # type: ignore[arg-type]
 
 
