@@ -32,17 +32,18 @@ BRIGHTEST = 85.0  # brightness steps, the largest in these files
 ALIGNED, CROSSED = 0.2975, 0.0131
 START = 6.0  # the response to each colour before training: a sensor that sees no colours
 ABOUT = """\
-Real measurements: 11,000 rows of the causal chambers' light tunnel (Gamella et al., 2025), the reference file and the
-one in which polariser 1 moves widely. A light of brightness (R, G, B) shines through two polarisers at angles θ1, θ2 on
-the far infrared sensor. Science: Malus's law I0 [(Tp - Tc) cos²(θ1 - θ2) + Tc], I0 the product of (R, G, B) and a colour
-response vector, which is unknown and starts equal for all colours; Tp and Tc as published with the chambers. A network
-5-64-64-1 (tanh) of brightness and angles is added to the intensity (background light, the LEDs' nonlinear brightness).
-The reference for the response vector is that of the near sensor, in front of the polarisers, by least squares on all
-rows: same make of sensor, so the same direction. Assumed: 400 training, 1,000 validation and 3,000 test rows at random,
-others each seed; the misfit in units of the training readings' standard deviation; Adam on all training rows at once. The
-penalties act on the network's output and on its mean product with the science. θ error is 1 - cosine similarity to the
-reference; prediction error 1 - R² on test rows, beside which results.json has that of least squares with Malus's law and
-leakage (ls_prediction_error), fitted to the training rows."""
+Real measurements: 11,000 rows of the causal chambers' light tunnel (Gamella et al., 2025), the reference file and
+the one in which polariser 1 moves widely. A light of brightness (R, G, B) shines through two polarisers at angles
+θ1, θ2 on the far infrared sensor. Science: Malus's law I0 [(Tp - Tc) cos²(θ1 - θ2) + Tc], I0 the product of (R, G,
+B) and a colour response vector, which is unknown and starts equal for all colours; Tp and Tc as published with the
+chambers. A network 5-64-64-1 (tanh) of brightness and angles is added to the intensity (background light, the LEDs'
+nonlinear brightness). The reference for the response vector is that of the near sensor, in front of the polarisers,
+by least squares on all rows: same make of sensor, so the same direction. Assumed: 400 training, 1,000 validation
+and 3,000 test rows at random, others each seed; the misfit in units of the training readings' standard deviation;
+Adam on all training rows at once. The penalties act on the network's output and on its mean product with the
+science. θ error is 1 - cosine similarity to the reference; prediction error 1 - R² on test rows, beside which
+results.json has that of least squares with Malus's law and leakage (ls_prediction_error), fitted to the training
+rows."""
 
 
 @dataclass

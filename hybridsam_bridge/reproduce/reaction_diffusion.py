@@ -54,20 +54,21 @@ GRIDS = {
     "asam": (0.1, 0.5),
 }
 MODEL = """\
-u_t = a ∇²u + u - u³ - k - v, v_t = b ∇²v + u - v (FitzHugh-Nagumo) on 32 x 32 points. Science: both Laplacians, with a
-and b unknown in (0, 0.01), starting at 1.19e-3 as in APHYNITY (Yin et al., arXiv:2010.04456). The reaction is missing; a
-convolutional network 2-16-16-2 (3 x 3, ReLU, edges padded as the boundary) takes its place, without the batch
-normalisation of the predecessors: a right-hand side here is a function of one sample. It can represent a Laplacian too, so
-data alone do not tell a and b from it."""
+u_t = a ∇²u + u - u³ - k - v, v_t = b ∇²v + u - v (FitzHugh-Nagumo) on 32 x 32 points. Science: both Laplacians,
+with a and b unknown in (0, 0.01), starting at 1.19e-3 as in APHYNITY (Yin et al., arXiv:2010.04456). The reaction
+is missing; a convolutional network 2-16-16-2 (3 x 3, ReLU, edges padded as the boundary) takes its place, without
+the batch normalisation of the predecessors: a right-hand side here is a function of one sample. It can represent a
+Laplacian too, so data alone do not tell a and b from it."""
 ASSUMED = """\
-θ error is the mean of |a/true - 1| and |b/true - 1|; prediction error the mean squared error of 70 test sequences from
-their initial states. Shorter than in the predecessors, for the time it takes: 120 training, 10 validation and 70 test
-sequences, two seeds, 80 steps of Adam on two sequences each up to t = 0.7 (theirs: 1,000 and 1,600 sequences, whole, 1,000
-epochs and more), with learning rates of 5e-3 for the network and 5e-2 for a and b (theirs: 1e-3 for all), two
-hyperparameters a method. Methods that are not in the table run with --methods."""
+θ error is the mean of |a/true - 1| and |b/true - 1|; prediction error the mean squared error of 70 test sequences
+from their initial states. Shorter than in the predecessors, for the time it takes: 120 training, 10 validation and
+70 test sequences, two seeds, 80 steps of Adam on two sequences each up to t = 0.7 (theirs: 1,000 and 1,600
+sequences, whole, 1,000 epochs and more), with learning rates of 5e-3 for the network and 5e-2 for a and b (theirs:
+1e-3 for all), two hyperparameters a method. Methods that are not in the table run with --methods."""
 ABOUT = f"""\
-{MODEL} This is the setting of Deep Grey-Box (Takeishi and Kalousis, AISTATS 2023; its public code): a, b, k = 1.5e-3,
-5e-3, 5e-3, no flux through the walls, spacing 2/31, 16 frames to t = 1.5, initial states U(0, 1) at every point. {ASSUMED}"""
+{MODEL} This is the setting of Deep Grey-Box (Takeishi and Kalousis, AISTATS 2023; its public code): a, b, k =
+1.5e-3, 5e-3, 5e-3, no flux through the walls, spacing 2/31, 16 frames to t = 1.5, initial states U(0, 1) at every
+point. {ASSUMED}"""
 
 
 class Reaction(VectorField):
@@ -98,7 +99,9 @@ class ConvolutionalNet(nn.Module):
         def conv(a: int, b: int) -> nn.Conv2d:
             return nn.Conv2d(a, b, 3, padding=1, padding_mode=padding, dtype=torch.float64)
 
-        self.layers = nn.Sequential(conv(2, channels), nn.ReLU(), conv(channels, channels), nn.ReLU(), conv(channels, 2))
+        self.layers = nn.Sequential(
+            conv(2, channels), nn.ReLU(), conv(channels, channels), nn.ReLU(), conv(channels, 2)
+        )
 
     def forward(self, y: torch.Tensor) -> torch.Tensor:
         return self.layers(y)

@@ -7,8 +7,8 @@ from hybridsam_bridge.reproduce.study import Study
 
 METHODS = ("erm", "functional-norm", "sam")
 ABOUT = f"""\
-{MODEL} This is the setting of APHYNITY's public code: a, b, k = 1e-3, 5e-3, 5e-3, periodic, spacing 2/32, 30 frames to
-t = 3, initial states U(0, 1) at every point. {ASSUMED}"""
+{MODEL} This is the setting of APHYNITY's public code: a, b, k = 1e-3, 5e-3, 5e-3, periodic, spacing 2/32, 30 frames
+to t = 3, initial states U(0, 1) at every point. {ASSUMED}"""
 
 
 def study(quick: bool) -> Study:

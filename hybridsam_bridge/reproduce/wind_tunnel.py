@@ -40,19 +40,20 @@ SEEN = 25  # readings that the encoder gets: up to the end of the impulse
 GRIDS = {"sam": (0.005, 0.01, 0.02, 0.05), "sam-all": (0.005, 0.01, 0.02, 0.05), "asam": (0.05, 0.1, 0.2, 0.5)}
 FRICTION = 0.3  # synthetic apparatus: torque of its bearings at full speed, as a share of the full torque
 PHYSICS = """\
-The intake fan gets full load for 20 of 50 readings at 6.5 Hz and is idle else; the exhaust fan runs at load 0.5. Science:
-I dω/dt = τ(L) - Kω² for both fans, and the downwind pressure P_amb + S(ω_in) - S(ω_out) with S from the fan's
-characteristic and the airflow ratio r = min(1, 0.75 + 0.15 H/45); all constants as published with the chambers (Gamella
-et al., 2025; models A2 and C3). The hatch position H in [0, 45] of each impulse is unknown: an encoder 25-64-64-1 reads it
-off the first 25 readings; it starts at 22.5. A network 2-32-32-1 (tanh) of a fan's speed and load is added to dω/dt of
-both fans. The encoder stands in the place of θ, so it counts as science: it is neither perturbed by SAM on the network nor
-decayed. Initial speeds are those of model A1, as in the published simulator. Assumed: 400 training, 200 validation and
-500 test impulses; squared error in Pa² over 2, batches of 100, Adam. θ error is the mean |H - true| over test impulses, in
-degrees; prediction error the mean squared error of all 50 test readings (noise alone: 0.04 Pa²)."""
+The intake fan gets full load for 20 of 50 readings at 6.5 Hz and is idle else; the exhaust fan runs at load 0.5.
+Science: I dω/dt = τ(L) - Kω² for both fans, and the downwind pressure P_amb + S(ω_in) - S(ω_out) with S from the
+fan's characteristic and the airflow ratio r = min(1, 0.75 + 0.15 H/45); all constants as published with the
+chambers (Gamella et al., 2025; models A2 and C3). The hatch position H in [0, 45] of each impulse is unknown: an
+encoder 25-64-64-1 reads it off the first 25 readings; it starts at 22.5. A network 2-32-32-1 (tanh) of a fan's
+speed and load is added to dω/dt of both fans. The encoder stands in the place of θ, so it counts as science: it is
+neither perturbed by SAM on the network nor decayed. Initial speeds are those of model A1, as in the published
+simulator. Assumed: 400 training, 200 validation and 500 test impulses; squared error in Pa² over 2, batches of 100,
+Adam. θ error is the mean |H - true| over test impulses, in degrees; prediction error the mean squared error of all
+50 test readings (noise alone: 0.04 Pa²)."""
 ABOUT = f"""\
-SYNTHETIC data from a simulator of the causal chambers' wind tunnel. {PHYSICS} What the science misses: the simulated
-fans have bearings with a torque proportional to the speed, 30 % of the full torque at full speed (an assumption: the
-chambers' own simulator has no such term, and what real fans do beyond it is not known in form)."""
+SYNTHETIC data from a simulator of the causal chambers' wind tunnel. {PHYSICS} What the science misses: the
+simulated fans have bearings with a torque proportional to the speed, 30 % of the full torque at full speed (an
+assumption: the chambers' own simulator has no such term, and what real fans do beyond it is not known in form)."""
 
 
 @dataclass
@@ -190,7 +191,9 @@ def problem(impulses: Impulses, sizes: list[int], width: int, seed: int, quick: 
     (train, _), (validation, _), (test, hatch) = parts(impulses, sizes, seed)
     fans = Fans(impulses.ts, loads_of(impulses))
     field = Additive(fans, FanNetwork(fans, width))
-    solver: dict[str, Any] = {"rtol": 1e-3, "backend": QUICK_BACKEND} if quick else {"rtol": 1e-4, "backend": FULL_BACKEND}
+    solver: dict[str, Any] = (
+        {"rtol": 1e-3, "backend": QUICK_BACKEND} if quick else {"rtol": 1e-4, "backend": FULL_BACKEND}
+    )
     tunnel = Tunnel(field, impulses, offset, method="Tsit5", atol=1e-5, **solver)
     declared = {"hatch": Param(HATCH_OPEN / 2, "logit", (0.0, HATCH_OPEN), unit="degree")}
     encoder = mlp(SEEN, 2 * width, 2 * width, 1)

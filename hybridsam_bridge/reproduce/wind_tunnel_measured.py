@@ -17,9 +17,9 @@ FILE = "wt_intake_impulse_v1/load_out_0.5_osr_downwind_4.csv"
 ORIGIN = "from the dataset of that name at github.com/juangamella/causal-chamber, CC BY 4.0"
 COLUMNS = ("timestamp", "flag", "hatch", "load_in", "load_out", "pressure_downwind", "pressure_ambient")
 ABOUT = f"""\
-The official measurements wt_intake_impulse_v1, experiment load_out_0.5_osr_downwind_4, which the user has to download.
-{PHYSICS} The barometer's constant offset is a second unknown, starting at 0. What the science misses is whatever real
-fans, air and barometer do besides."""
+The official measurements wt_intake_impulse_v1, experiment load_out_0.5_osr_downwind_4, which the user has to
+download. {PHYSICS} The barometer's constant offset is a second unknown, starting at 0. What the science misses is
+whatever real fans, air and barometer do besides."""
 
 
 def load(path: Path) -> Impulses:
