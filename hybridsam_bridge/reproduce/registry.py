@@ -14,6 +14,7 @@ _HERE = "hybridsam_bridge.reproduce"
 STUDIES = {
     "pendulum": f"{_HERE}.pendulum",
     "pendulum-gym": f"{_HERE}.pendulum_gym",
+    "pendulum-images": f"{_HERE}.pendulum_images",
     "duffing": f"{_HERE}.duffing",
     "reaction-diffusion": f"{_HERE}.reaction_diffusion",
     "reaction-diffusion-periodic": f"{_HERE}.reaction_diffusion_periodic",
