@@ -29,7 +29,7 @@ linear spring and the forcing; α starts at 0.2 and δ at 0.05. The cubic spring
 (x, x') is added to both derivatives. No published settings are known; the numbers are ours, a hardening spring in its
 regular (not chaotic) regime, and the sizes are the pendulum's: 25 sequences each to train, validate and test on, t in
 [0, 20) in steps of 0.5, initial states of random direction and radius U(0.5, 1.5), no noise. Training on windows of ten
-points, the forcing's phase given with each; 800 steps of batches of 25, Adam with the pendulum's learning rates. A
+points, the forcing's phase given with each; 600 steps of batches of 25, Adam with the pendulum's learning rates. A
 network can take any part of the linear spring along with the cubic one, so α is harder to find here than a parameter of
 a nonlinear term. θ error is the mean of |α - true| and |δ - true|; prediction error the mean squared error of whole
 test sequences."""
@@ -93,7 +93,7 @@ def study(quick: bool) -> Study:
         "duffing",
         ABOUT,
         build,
-        train={"steps": 20 if quick else 800, "batch_size": 25, "validate_every": 10},
+        train={"steps": 20 if quick else 600, "batch_size": 25, "validate_every": 10},
         optimizer={"lr": 3e-3, "science_lr": 2e-2},
         quick=quick,
         seeds=2 if quick else 5,
