@@ -75,7 +75,7 @@ def study(quick: bool) -> Study:
         size=(1.0, 1e-4, 1.0),
         measured=(0, 2),
         gain=GAIN,
-        steps=800,
+        steps=600,
         grids={"sam": RADII, "sam-all": RADII},
         figure=figure,
     )
