@@ -73,11 +73,13 @@ def test_light_roles_penalties_and_splits(rows):
     problem = build(load_study("light-tunnel", True), 0)
     assert [p.shape for p in hsb.scientific_parameters(problem.model)] == [(3,)]
     batch, model = problem.data, problem.model
-    added = model.stages[1].added(batch["brightness"], batch["angles"]) / model.stages[1].scale
-    assert float(light.NetworkSquare(2.0)(model, batch)) == pytest.approx(2 * float(added.square().mean()), rel=1e-12)
-    science = model.stages[0].intensity(batch["brightness"], batch["angles"]) / model.stages[1].scale
-    expected = 3 * abs(float((science * added).mean()))
-    assert float(light.MeanProduct(3.0)(model, batch)) == pytest.approx(expected, rel=1e-10)
+    with torch.no_grad():
+        scale = model.stages[1].scale
+        added = model.stages[1].added(batch["brightness"], batch["angles"]) / scale
+        science = model.stages[0].intensity(batch["brightness"], batch["angles"]) / scale
+        square, product = light.NetworkSquare(2.0)(model, batch), light.MeanProduct(3.0)(model, batch)
+    assert float(square) == pytest.approx(2 * float(added.square().mean()), rel=1e-12)
+    assert float(product) == pytest.approx(3 * abs(float((science * added).mean())), rel=1e-10)
     taken = torch.cat([batch["angles"], batch["brightness"]], 1)
     other = torch.cat([problem.validation["angles"], problem.validation["brightness"]], 1)
     assert not bool((taken[:, None] == other[None]).all(-1).any())  # no row is in both parts
@@ -87,7 +89,7 @@ RATIOS = (0.75, 0.8, 0.9, 0.999, 1.0)
 
 
 @pytest.mark.parametrize("ratio", RATIOS)
-@pytest.mark.parametrize("speed", (0.1, 0.5, 1.0))
+@pytest.mark.parametrize("speed", [0.1, 0.5, 1.0])
 def test_airflow_solves_its_quadratic(speed, ratio):
     """Z Q² + speed (Smax/Qmax) Q - speed² Smax = 0 to rounding, and Q is the positive root of NumPy's two."""
     z = float(wind.impedance(torch.tensor(ratio, dtype=torch.float64)))
@@ -163,7 +165,9 @@ def write_dataset(path, impulses, ambient=95735.5):
             for k in range(50):
                 loads = float(impulses.load_in[k]), float(impulses.load_out[k])
                 reading = ambient + float(pressure[k])
-                writer.writerow([1000 + 9 * i + float(impulses.ts[k]), "standard", i, float(hatch), *loads, reading, ambient, 3])
+                writer.writerow(
+                    [1000 + 9 * i + float(impulses.ts[k]), "standard", i, float(hatch), *loads, reading, ambient, 3]
+                )
 
 
 def test_official_dataset_is_read(tmp_path, monkeypatch):

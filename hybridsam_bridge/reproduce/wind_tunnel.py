@@ -53,7 +53,10 @@ Adam. θ error is the mean |H - true| over test impulses, in degrees; prediction
 ABOUT = f"""\
 SYNTHETIC data from a simulator of the causal chambers' wind tunnel. {PHYSICS} What the science misses: the
 simulated fans have bearings with a torque proportional to the speed, 30 % of the full torque at full speed (an
-assumption: the chambers' own simulator has no such term, and what real fans do beyond it is not known in form)."""
+assumption: the chambers' own simulator has no such term, and what real fans do beyond it is not known in form).
+Tried besides: SAM on the encoder as well, and ρ up to 0.2. Both open the hatch further than is true (hatch_bias in
+results.json): 1 - r scales what the speeds, and with them perturbed weights, do to the pressure, so that the
+flattest minima have it too small."""
 
 
 @dataclass
