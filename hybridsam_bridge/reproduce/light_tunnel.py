@@ -30,6 +30,14 @@ BRIGHTEST = 85.0  # brightness steps, the largest in these files
 # Transmission of aligned and of crossed polarisers: means over the colours of the calibrated simulator that the
 # chambers' authors publish (package causalchamber).
 ALIGNED, CROSSED = 0.2975, 0.0131
+GRIDS = {
+    "weight-decay": (1e-4, 1e-3, 1e-2),
+    "functional-norm": (1e-3, 1e-2, 1e-1),
+    "orthogonality": (1e-3, 1e-2, 1e-1),
+    "sam": (0.02, 0.05, 0.1, 0.2),
+    "sam-all": (0.02, 0.05, 0.1, 0.2),
+    "asam": (0.2, 0.5, 1.0, 2.0),
+}
 START = 6.0  # the response to each colour before training: a sensor that sees no colours
 ABOUT = """\
 Real measurements: 11,000 rows of the causal chambers' light tunnel (Gamella et al., 2025), the reference file and
@@ -188,7 +196,7 @@ def study(quick: bool) -> Study:
         quick=quick,
         seeds=2 if quick else 5,
         methods=("erm", "weight-decay", "sam") if quick else None,
-        grids={"sam": (0.1,), "weight-decay": (1e-3,)} if quick else {},
+        grids={"sam": (0.1,), "weight-decay": (1e-3,)} if quick else GRIDS,
         files=dict.fromkeys(FILES, ORIGIN),
         penalties={"functional-norm": NetworkSquare, "orthogonality": MeanProduct},
         theta_label="1 - cosine similarity",

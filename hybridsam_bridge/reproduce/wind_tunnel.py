@@ -36,8 +36,15 @@ POINTS, PERIOD = 50, 7.5854 / 49  # readings of an impulse, s between them
 LOAD_IN = [0.01] * 5 + [1.0] * 20 + [0.01] * 25
 LOAD_OUT = 0.5
 SEEN = 25  # readings that the encoder gets: up to the end of the impulse
-# Smaller than for other tasks: a fan at full speed changes the pressure a lot.
-GRIDS = {"sam": (0.005, 0.01, 0.02, 0.05), "sam-all": (0.005, 0.01, 0.02, 0.05), "asam": (0.05, 0.1, 0.2, 0.5)}
+# ρ smaller than for other tasks: a fan at full speed changes the pressure a lot.
+GRIDS = {
+    "weight-decay": (1e-4, 1e-3),
+    "functional-norm": (1e-3, 1e-2),
+    "orthogonality": (1e-3, 1e-2),
+    "sam": (0.005, 0.01, 0.02, 0.05),
+    "sam-all": (0.005, 0.01, 0.02, 0.05),
+    "asam": (0.05, 0.1, 0.2, 0.5),
+}
 FRICTION = 0.3  # synthetic apparatus: torque of its bearings at full speed, as a share of the full torque
 PHYSICS = """\
 The intake fan gets full load for 20 of 50 readings at 6.5 Hz and is idle else; the exhaust fan runs at load 0.5.
