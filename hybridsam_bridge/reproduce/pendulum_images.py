@@ -131,6 +131,9 @@ class CalibratedLoss(nn.Module):
     Without these the code of a frame is free to be any function of the angle.
     """
 
+    angles: torch.Tensor
+    frames: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.data = DataLoss(Gaussian(PIXEL_ERROR))
@@ -163,8 +166,9 @@ def study(quick: bool) -> Study:
 
         def score(model: nn.Module) -> dict[str, float]:
             assert isinstance(model, ParameterEncoder)
-            found = model.encode(test.given["inputs"])["length"][:, 0]
-            squares = (model(test.ts, test.given["inputs"]) - test.y).square()
+            inputs = test.whole()["inputs"]
+            found = model.encode(inputs)["length"][:, 0]
+            squares = (model(test.ts, inputs) - test.y).square()
             return {
                 "theta_error": float((found - length).abs().mean()),
                 "prediction_error": float(squares[:, SEEN:].mean()),

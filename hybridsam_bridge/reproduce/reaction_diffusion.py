@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -34,7 +34,7 @@ class Setting:
     boundary: str
     spacing: float
     frames: int
-    padding: str
+    padding: Literal["replicate", "circular"]
 
 
 DEEP_GREY_BOX = Setting(1.5e-3, 5e-3, "neumann", 2 / 31, 16, "replicate")
@@ -78,8 +78,7 @@ class Reaction(VectorField):
         super().__init__()
         self.state_shape = (2, n, n)
         self.grid = Grid((n, n), 0.0, n * setting.spacing, boundary=setting.boundary)
-        bounds = {"transform": "logit", "bounds": (0.0, LARGEST)}
-        self.p = ParameterSet(a=Param(a, **bounds), b=Param(b, **bounds))
+        self.p = ParameterSet(a=Param(a, "logit", (0.0, LARGEST)), b=Param(b, "logit", (0.0, LARGEST)))
         self.reacts = reacts
 
     def forward(self, t: torch.Tensor, y: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
@@ -93,7 +92,7 @@ class Reaction(VectorField):
 class ConvolutionalNet(nn.Module):
     """(2, n, n) or (B, 2, n, n): 2-16-16-2 channels, 3 x 3, ReLU between."""
 
-    def __init__(self, channels: int, padding: str):
+    def __init__(self, channels: int, padding: Literal["replicate", "circular"]):
         super().__init__()
 
         def conv(a: int, b: int) -> nn.Conv2d:

@@ -110,6 +110,7 @@ class Fans(VectorField):
     """Speeds (intake, exhaust) as shares of the fastest, under loads that step at the readings' times."""
 
     state_shape = (2,)
+    loads: torch.Tensor
 
     def __init__(self, ts: torch.Tensor, loads: torch.Tensor, friction: float = 0.0):
         super().__init__()
@@ -128,6 +129,7 @@ class FanNetwork(VectorField):
     """One network for both fans: (speed, load) -> added acceleration, in fastest speeds per second."""
 
     state_shape = (2,)
+    loads: torch.Tensor
 
     def __init__(self, fans: Fans, width: int):
         super().__init__()
@@ -212,8 +214,9 @@ def problem(impulses: Impulses, sizes: list[int], width: int, seed: int, quick: 
 
     def score(model: nn.Module) -> dict[str, float]:
         assert isinstance(model, ParameterEncoder)
-        found = model.encode(test.given["inputs"])["hatch"][:, 0]
-        predicted = model(test.ts, test.given["inputs"])
+        inputs = test.whole()["inputs"]
+        found = model.encode(inputs)["hatch"][:, 0]
+        predicted = model(test.ts, inputs)
         return {
             "theta_error": float((found - hatch).abs().mean()),
             "prediction_error": float((predicted - test.y).square().mean()),
