@@ -207,7 +207,7 @@ def figure(models: Mapping[str, nn.Module], problem: Problem) -> Figure:
     drawing, axes = axes_grid(len(rows), 7, width=1.0, height=1.0)
     for line, (name, frames) in zip(axes, rows.items(), strict=True):
         for axis, frame in zip(line, frames[::4], strict=True):
-            axis.imshow(frame.reshape(SIDE, SIDE), vmin=0, vmax=1, cmap="gray")
+            axis.imshow(frame.reshape(SIDE, SIDE).numpy(), vmin=0, vmax=1, cmap="gray")
             axis.set_xticks([])
             axis.set_yticks([])
         line[0].set_ylabel(name, fontsize=7)

@@ -181,7 +181,7 @@ def figure(models: Mapping[str, nn.Module], problem: Problem) -> Figure:
     fields.update({name: model.field.neural(y[None]).detach()[0, 0] for name, model in models.items()})  # type: ignore
     low, high = float(truth.min()), float(truth.max())
     for axis, (name, field) in zip(axes[0], fields.items(), strict=True):
-        axis.imshow(field, vmin=low, vmax=high)
+        axis.imshow(field.numpy(), vmin=low, vmax=high)
         axis.set_title(name, fontsize=9)
         axis.set_axis_off()
     return drawing

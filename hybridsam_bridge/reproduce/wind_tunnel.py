@@ -256,11 +256,11 @@ def figure(models: Mapping[str, nn.Module], problem: Problem) -> Figure:
     drawing, ((axis,),) = axes_grid(1, 1)
     speed = torch.linspace(0, 1, 51, dtype=torch.float64)
     full = float(torque(torch.ones(()))) / (INERTIA * FASTEST)
-    axis.plot(speed, -FRICTION * full * speed, color="black", linewidth=2, label="missing friction")
+    axis.plot(speed.numpy(), -FRICTION * full * speed.numpy(), color="black", linewidth=2, label="missing friction")
     for name, model in models.items():
         network = model.model.fans.field.neural  # type: ignore[union-attr]
         added = network.layers(torch.stack([speed, torch.ones_like(speed)], 1)).detach()[:, 0]  # type: ignore
-        axis.plot(speed, added, label=name)
+        axis.plot(speed.numpy(), added.numpy(), label=name)
     axis.set_xlabel("speed, as a share of the fastest")
     axis.set_ylabel("added to dω/dt (fastest speed per s)")
     axis.legend(frameon=False, fontsize=8)
