@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 import hybridsam_bridge as hsb
 from hybridsam_bridge.cli import app
-from hybridsam_bridge.reproduce import publish
+from hybridsam_bridge.reproduce import publish, runner
 from hybridsam_bridge.reproduce.methods import Penalised
 from hybridsam_bridge.reproduce.registry import load_study
-from hybridsam_bridge.reproduce.run import build, load_best
+from hybridsam_bridge.reproduce.run import Run, build, load_best
 
 LINE = str(Path(__file__).with_name("reproduce_line.py"))
 SCORES = ("theta_error", "prediction_error", "validation", "sharpness", "best_step")
@@ -138,6 +138,15 @@ def test_processes_give_the_same_numbers_and_survive_a_death(whole, tmp_path, mo
     for name in ("sam-0.01", "sam-0.1"):
         one, other = (run_record(folder, name, "seed-0") for folder in (tmp_path / "runs", whole))
         assert {k: one[k] for k in SCORES} == {k: other[k] for k in SCORES}
+
+
+def test_process_that_was_stopped_takes_no_further_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "_stopped", "")
+    monkeypatch.setenv("LINE_TERM", "5")
+    runs = [Run(LINE, False, "erm", None, seed, str(tmp_path)) for seed in (0, 1)]
+    assert [runner._unless_stopped(run)["ended"] for run in runs] == ["SIGTERM", "SIGTERM"]
+    assert runs[0].folder.exists()
+    assert not runs[1].folder.exists()
 
 
 def test_failing_run_is_reported_and_the_others_go_on(tmp_path, monkeypatch):

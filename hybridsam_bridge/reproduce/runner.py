@@ -152,7 +152,7 @@ def _in_processes(runs: list[Run], workers: int) -> Iterator[tuple[Run, Record]]
     threads = max(1, (os.cpu_count() or 1) // workers)
     context = multiprocessing.get_context("spawn")
     with StopRequest() as stop, ProcessPoolExecutor(min(workers, len(runs)), context, _prepare, (threads,)) as pool:
-        futures: dict[Future[Record], Run] = {pool.submit(execute, run): run for run in runs}
+        futures: dict[Future[Record], Run] = {pool.submit(_unless_stopped, run): run for run in runs}
         waiting = set(futures)
         try:
             while waiting:
@@ -165,6 +165,18 @@ def _in_processes(runs: list[Run], workers: int) -> Iterator[tuple[Run, Record]]
                     yield futures[future], _result(future, futures[future])
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+_stopped = ""  # in a process of a pool: the signal that ended its last run
+
+
+def _unless_stopped(run: Run) -> Record:
+    """Execute, unless a signal came to this process before: the pool hands out runs ahead, which nobody can cancel."""
+    global _stopped
+    record = {"ended": _stopped} if _stopped else execute(run)
+    if record["ended"].startswith("SIG"):
+        _stopped = record["ended"]
+    return record
 
 
 def _result(future: Future[Record], run: Run) -> Record:
