@@ -102,17 +102,20 @@ def study(quick: bool) -> Study:
 
 
 def figure(models: Mapping[str, nn.Module], problem: Problem) -> Figure:
-    """What each network adds to p' over p at q = 0, beside the friction that is missing."""
+    """What each network adds to p', over p at q = 0 where friction is missing, over q at p = 0 where nothing is."""
     from hybridsam_bridge.reproduce.figures import axes_grid
 
-    drawing, ((axis,),) = axes_grid(1, 1)
-    p = torch.linspace(-2, 2, 81, dtype=torch.float64)
-    states = torch.stack([torch.zeros_like(p), p], 1)
-    axis.plot(p, -FRICTION * p, color="black", linewidth=2, label="missing friction")
+    drawing, ((left, right),) = axes_grid(1, 2, width=5.0)
+    x = torch.linspace(-2, 2, 81, dtype=torch.float64)
+    zero = torch.zeros_like(x)
+    left.plot(x, -FRICTION * x, color="black", linewidth=2, label="missing")
+    right.plot(x, zero, color="black", linewidth=2, label="missing")
     for name, model in models.items():
         network = find_additive(model).neural
-        axis.plot(p, network(states).detach()[:, 1], label=name)
-    axis.set_xlabel("p at q = 0")
-    axis.set_ylabel("added to p'")
-    axis.legend(frameon=False)
+        left.plot(x, network(torch.stack([zero, x], 1)).detach()[:, 1], label=name)
+        right.plot(x, network(torch.stack([x, zero], 1)).detach()[:, 1], label=name)
+    left.set_xlabel("p at q = 0")
+    right.set_xlabel("q at p = 0")
+    left.set_ylabel("added to p'")
+    left.legend(frameon=False, fontsize=8)
     return drawing

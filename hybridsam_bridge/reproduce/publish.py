@@ -25,7 +25,8 @@ paragraph says so, and the claim is qualitative only. Entries are mean ± standa
 and first weights of its own, the same for all methods. Hyperparameters are those with the least error on validation
 predictions; the true parameters are never looked at. Every training keeps the weights of its best validation. Sharpness
 is the rise of the training loss under SAM's perturbation of the network, at one radius for all methods of a task. "SAM
-wins" compares the best of the sharpness-aware methods with the best of the others.
+wins" compares the best of the sharpness-aware methods with the best of the others: yes if its mean is lower and it is
+better on most seeds (their number is in brackets), no if its mean is higher.
 """
 
 
@@ -74,7 +75,7 @@ def _overview(summaries: list[dict[str, Any]]) -> str:
     for summary in summaries:
         name = summary["study"]
         groups = ["erm", best(summary, "theta_error", aware=False), best(summary, "theta_error", aware=True)]
-        words = {verdict.column: verdict.word for verdict in verdicts(summary)}
+        words = {v.column: f"{v.word} ({v.better} of {v.seeds})" for v in verdicts(summary)}
         wins = [words.get(column, "") for column in ("theta_error", "prediction_error")]
         rows.append([f"[{name}](#{name})", *(_mean(summary, m) for m in groups), *wins, str(summary["seeds"])])
     return _markdown([title, *rows])
@@ -98,7 +99,7 @@ def _section(summary: dict[str, Any], examples: Path) -> str:
     versions = summary["versions"]
     lines.append(
         f"- {length} of training each{solved}; sharpness at ρ = {summary['sharpness_rho']:g}; "
-        f"{summary['seconds'] / 60:.0f} minutes in all; Python {versions['python']}, torch {versions['torch']}."
+        f"the runs' times add up to {summary['seconds'] / 60:.0f} minutes; Python {versions['python']}, torch {versions['torch']}."
     )
     for label, file in (("θ against prediction", f"{name}.png"), ("what was learned", f"{name}-own.png")):
         if (examples / "results" / file).exists():
