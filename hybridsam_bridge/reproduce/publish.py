@@ -99,7 +99,8 @@ def _section(summary: dict[str, Any], examples: Path) -> str:
     versions = summary["versions"]
     lines.append(
         f"- {length} of training each{solved}; sharpness at ρ = {summary['sharpness_rho']:g}; "
-        f"the runs' times add up to {summary['seconds'] / 60:.0f} minutes; Python {versions['python']}, torch {versions['torch']}."
+        f"the runs' times add up to {summary['seconds'] / 60:.0f} minutes; "
+        f"Python {versions['python']}, torch {versions['torch']}."
     )
     for label, file in (("θ against prediction", f"{name}.png"), ("what was learned", f"{name}-own.png")):
         if (examples / "results" / file).exists():
