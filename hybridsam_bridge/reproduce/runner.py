@@ -164,7 +164,7 @@ def _in_processes(runs: list[Run], workers: int) -> Iterator[tuple[Run, Record]]
                 for future in ended:
                     yield futures[future], _result(future, futures[future])
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)  # waits until all have saved
 
 
 _stopped = ""  # in a process of a pool: the signal that ended its last run
