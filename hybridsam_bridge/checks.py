@@ -46,11 +46,13 @@ def check_solve(
     on_failure: Any,
     time_limit: Any,
     steps: Any,
+    linear: Any,
 ) -> Shaped:
     """Check every argument of ``hsb.solve`` and flatten the batch. Raises ``InvalidInput``."""
     state_shape = tuple(check_field(field).state_shape)
     _check_name("adjoint", adjoint, methods.ADJOINTS)
     _check_name("backend", backend, methods.BACKENDS)
+    _check_name("linear", linear, methods.LINEAR)
     _check_name("on_failure", on_failure, ("raise", "nan"))
     if method != "auto":
         methods.lookup(method) if isinstance(method, str) else _refuse_type("method", method, "a string")

@@ -33,6 +33,7 @@ def solve(
     time_limit: float | None = None,
     steps: Sequence[Any] | None = None,
     record_steps: bool = False,
+    linear: str = "auto",
 ) -> Solution:
     """Solve dy/dt = field(t, y, context) for a batch of initial values, differentiably.
 
@@ -57,6 +58,8 @@ def solve(
         steps: instead of error control, force these steps: one increasing sequence of times from ``ts[0]``
             to ``ts[-1]``, or one a sample.
         record_steps: return each sample's accepted steps in ``Solution.steps``.
+        linear: how the linear systems of implicit steps are solved: "dense" LU, "sparse" LU, "krylov" (GMRES with
+            an incomplete LU), or "auto", by size and sparsity; ``Solution.stats.linear`` says which was taken.
 
     Returns:
         ``Solution`` with ys ``(*batch, T, *state_shape)`` in y0's dtype and on its device.
@@ -67,13 +70,15 @@ def solve(
         BackendUnavailable, UnsupportedOperation, JuliaError: see ``hsb.errors``.
     """
     shaped = checks.check_solve(
-        field, y0, ts, context, method, rtol, atol, adjoint, backend, max_steps, on_failure, time_limit, steps
+        field, y0, ts, context, method, rtol, atol, adjoint, backend, max_steps, on_failure, time_limit, steps, linear
     )
     plan, p = field.plan(shaped.context_shape)
     engine, why = select(backend, plan)
-    choice = engine.choose(plan, method, adjoint)
+    choice = engine.choose(plan, method, adjoint, linear)
     checks.check_output_shape(plan, shaped, p.device)
     needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in (shaped.y0, shaped.ts, shaped.context, p))
+    if plan.mass is not None and ts.requires_grad:
+        raise UnsupportedOperation("ts: a system with a mass matrix has no gradient for its output times; detach ts.")
     options = Options(
         method=choice.method,
         adjoint=choice.adjoint if needs_grad else "none",
@@ -83,6 +88,7 @@ def solve(
         steps=shaped.steps,
         record_steps=record_steps,
         time_limit=shaped.time_limit,
+        linear=choice.linear,
     )
     if isinstance(engine, TensorBackend):
         ys, forward = engine.solve_tensors(plan, shaped.y0, shaped.ts, shaped.context, p, options)
@@ -103,6 +109,7 @@ def solve(
         method=forward.extra.pop("method", choice.method),
         adjoint=options.adjoint,
         backend=engine.name,
+        linear=choice.linear,
         why=" ".join(part for part in (why, choice.why, forward.extra.pop("why", "")) if part),
         tape_bytes=0 if forward.tape is None else forward.tape.nbytes,
         extra=forward.extra,

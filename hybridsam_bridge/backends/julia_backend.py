@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from hybridsam_bridge import methods
+from hybridsam_bridge.backends import linear as systems
 from hybridsam_bridge.backends import locate, parts, worker
 from hybridsam_bridge.backends.arena import Arena, needed
 from hybridsam_bridge.backends.base import (
@@ -97,7 +98,7 @@ class JuliaBackend(Backend):
         self._found = (places, Availability(True, f"Julia {located.how}"))
         return self._found[1]
 
-    def choose(self, plan: Plan, method: str, adjoint: str) -> Choice:
+    def choose(self, plan: Plan, method: str, adjoint: str, linear: str) -> Choice:
         why = []
         if method == "auto":
             method = "Rodas5P"
@@ -111,15 +112,22 @@ class JuliaBackend(Backend):
                 if reversible
                 else f"adjoint: gauss, since the steps of {method} cannot be reversed."
             )
-        if (adjoint == "discrete" and not reversible) or (adjoint == "forward" and family != "rosenbrock"):
+        if adjoint == "discrete" and not reversible:
             raise UnsupportedOperation(
-                f'adjoint="{adjoint}" needs a Rosenbrock method such as Rodas5P; for {method} take adjoint="gauss".'
+                f'adjoint="discrete" needs a one-step method such as Rodas5P; for {method} take adjoint="gauss".'
             )
-        return Choice(method, adjoint, " ".join(why))
+        if adjoint == "forward" and family != "rosenbrock":
+            raise UnsupportedOperation(
+                f'adjoint="forward" needs a Rosenbrock method such as Rodas5P; for {method} take '
+                f'adjoint="{"discrete" if reversible else "gauss"}".'
+            )
+        systems.refuse_dae(plan, method, adjoint)
+        linear, because = systems.choose(plan, method, adjoint, linear)
+        return Choice(method, adjoint, " ".join([*why, because] if because else why), linear)
 
     def solve(self, plan: Plan, request: Request, options: Options) -> Forward:
         if options.steps is not None and not _keeps_stages(options.method):
-            raise UnsupportedOperation(f"steps: forced steps need a Rosenbrock method or Tsit5, not {options.method}.")
+            raise UnsupportedOperation(f"steps: forced steps need a one-step method such as Rodas5P, not {options.method}.")
         registered = parts.describe(plan)  # traces; may refuse, before anything starts
         began = time.perf_counter()
         with _running() as link:
@@ -165,13 +173,14 @@ class JuliaBackend(Backend):
 
 def _keeps_stages(method: str) -> bool:
     """Whether the tape can keep the method's stages, so that its steps can be forced and reversed."""
-    return methods.lookup(method).family == "rosenbrock" or method == "Tsit5"
+    return methods.lookup(method).family in ("rosenbrock", "sdirk") or method == "Tsit5"
 
 
-def _register(link: Link, plan: Plan, registered: list[dict[str, Any]]) -> int:
-    key = ("julia plan", link.generation, id(link))
+def _register(link: Link, plan: Plan, registered: list[dict[str, Any]], linear: str) -> int:
+    key = ("julia plan", link.generation, id(link), linear)
     if key not in plan.memo:
-        plan.memo[key] = link.request("register", (plan.n, plan.nc, plan.n_params, registered))
+        structure = systems.describe(plan, linear)
+        plan.memo[key] = link.request("register", (plan.n, plan.nc, plan.n_params, registered, structure))
     return plan.memo[key]
 
 
@@ -189,7 +198,7 @@ def _retry(link: Link, plan: Plan, registered: list[dict[str, Any]], request: Re
 
 def _solve(link: Link, plan: Plan, registered: list[dict[str, Any]], request: Request, options: Options) -> Forward:
     (batch, n), times = request.y0.shape, len(request.ts)
-    plan_key = _register(link, plan, registered)
+    plan_key = _register(link, plan, registered, options.linear)
     forced = None if options.steps is None else np.concatenate(options.steps)
     extra = 0 if forced is None else len(forced)
     arena = link.arena_for(
@@ -260,7 +269,7 @@ def _vjp(link: Link, tape: JuliaTape, grad_ys: Floats) -> Gradients:
 def _evaluate(link: Link, program: Program, name: str, inputs: dict[str, Any]) -> dict[str, Floats]:
     n, nc, size = program.n, program.nc, program.n_params
     part = parts.of_program(program, size)
-    plan_key = link.request("register", (n, nc, size, [part]))
+    plan_key = link.request("register", (n, nc, size, [part], {"linear": "dense"}))
     out_names, in_names = parts.SIGNATURES[name]
     shapes = {"du": (n,), "dT": (n,), "gu": (n,), "gc": (nc,), "gp": (size,), "gt": (1,), "J": (n, n)}
     arrays = {key: np.ascontiguousarray(value, dtype=np.float64) for key, value in inputs.items()}

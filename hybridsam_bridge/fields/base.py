@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 from hybridsam_bridge.errors import InvalidInput
 from hybridsam_bridge.fields.plan import ParameterSpec, Part, Plan, Shape, TorchPart, module_call
+from hybridsam_bridge.fields.structure import jump_times, mass_entries
 from hybridsam_bridge.pde.grid import Grid
 
 
@@ -18,9 +20,17 @@ class Field(nn.Module):
 
     ``state_shape`` is the shape of one sample's state. A field is called on single samples; ``hsb.solve``
     takes care of batches.
+
+    ``mass_matrix`` makes it M dy/dt = f, with a constant M of ``state_shape`` (its diagonal) or ``(n, n)``. Where M
+    has rows of zeros the system is differential-algebraic (of index 1, or it fails), and y0 must satisfy the
+    algebraic equations.
+
+    ``jumps`` are times at which f jumps; those of an ``hsb.SampledSignal`` need not be named. Steps end there.
     """
 
     state_shape: Shape
+    mass_matrix: Any = None
+    jumps: Sequence[float] = ()
 
     @abstractmethod
     def parts(self, context_shape: Shape | None) -> tuple[tuple[Part, tuple[torch.Tensor, ...]], ...]:
@@ -36,7 +46,14 @@ class Field(nn.Module):
         pairs = self.parts(context_shape)
         cached = self.__dict__.get("_hsb_plan")
         if cached is None or cached[0] != stamp:
-            built = Plan([part for part, _ in pairs], tuple(self.state_shape), context_shape, type(self).__name__)
+            built = Plan(
+                [part for part, _ in pairs],
+                tuple(self.state_shape),
+                context_shape,
+                type(self).__name__,
+                mass=mass_entries(self.mass_matrix, self.state_shape),
+                stops=jump_times(self),
+            )
             cached = (stamp, built)
             self.__dict__["_hsb_plan"] = cached
         return cached[1], _flatten([value for _, values in pairs for value in values])
