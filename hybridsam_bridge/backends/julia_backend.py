@@ -127,7 +127,9 @@ class JuliaBackend(Backend):
 
     def solve(self, plan: Plan, request: Request, options: Options) -> Forward:
         if options.steps is not None and not _keeps_stages(options.method):
-            raise UnsupportedOperation(f"steps: forced steps need a one-step method such as Rodas5P, not {options.method}.")
+            raise UnsupportedOperation(
+                f"steps: forced steps need a one-step method such as Rodas5P, not {options.method}."
+            )
         registered = parts.describe(plan)  # traces; may refuse, before anything starts
         began = time.perf_counter()
         with _running() as link:

@@ -76,9 +76,7 @@ class Engine:
             raise EngineError("source" if code == 1 else "julia", message)
         return vector[:2].tolist()
 
-    def register(
-        self, n: int, nc: int, n_params: int, parts: list[dict[str, Any]], structure: dict[str, Any]
-    ) -> int:
+    def register(self, n: int, nc: int, n_params: int, parts: list[dict[str, Any]], structure: dict[str, Any]) -> int:
         """Register a plan's parts (program or source each) and compile its right-hand side. Returns its id.
 
         ``structure``: the kind of "linear" solver; and, where there are any, "pattern", "mass" and "stops".
@@ -97,9 +95,7 @@ class Engine:
         arrays = [np.ascontiguousarray(x) for x in (*structure.get("pattern", _NO_MATRIX), *structure.get("mass", ()))]
         arrays += [np.zeros(0)] * (5 - len(arrays))
         at = [(x.ctypes.data, len(x)) for x in (*arrays, structure.get("stops", np.zeros(0)))]
-        return int(
-            self._call("register_plan", n, nc, n_params, columns, structure["linear"], at[:2], at[2:5], at[5])
-        )
+        return int(self._call("register_plan", n, nc, n_params, columns, structure["linear"], at[:2], at[2:5], at[5]))
 
     def _register_part(self, part: dict[str, Any], n: int, nc: int) -> int:
         known = self.programs.get(part["key"])

@@ -50,12 +50,16 @@ def jump_times(field: nn.Module) -> list[float]:
     """Sorted times at which f may jump: what fields in ``field`` declare, and where "previous" signals do."""
     found: set[float] = set()
     for sub in field.modules():
-        declared = () if isinstance(sub, SampledSignal) and sub.interpolation != "previous" else getattr(sub, "jumps", ())
+        declared = (
+            () if isinstance(sub, SampledSignal) and sub.interpolation != "previous" else getattr(sub, "jumps", ())
+        )
         try:
             times = [float(time) for time in declared]
         except (TypeError, ValueError):
             times = [math.nan]
         if not all(map(math.isfinite, times)):
-            raise InvalidInput(f"jumps: {type(sub).__name__}.jumps must be a sequence of finite times, got {declared!r}.")
+            raise InvalidInput(
+                f"jumps: {type(sub).__name__}.jumps must be a sequence of finite times, got {declared!r}."
+            )
         found.update(times)
     return sorted(found)
