@@ -11,6 +11,7 @@ import json
 import mmap
 import os
 import sys
+import time
 from collections.abc import Callable
 from multiprocessing.connection import Client, Connection
 from typing import Any
@@ -68,13 +69,19 @@ class Engine:
         return self.evaluate_code(f"HybridSAMBridge.{name}({', '.join(literal(x) for x in arguments)})")
 
     def _enter(self, *request: int) -> list[int]:
-        """Run one request of the hot path; its first entries come back as results."""
+        """Run one request of the hot path; its first two entries come back as results, then nanoseconds in Julia."""
         vector = np.array(request, dtype=np.int64)
+        began = time.perf_counter_ns()
         code = self.entry(vector.ctypes.data)
+        spent = time.perf_counter_ns() - began
         if code:
             message = str(self.evaluate_code("HybridSAMBridge.LAST_ERROR[]"))
             raise EngineError("source" if code == 1 else "julia", message)
-        return vector[:2].tolist()
+        return [*vector[:2].tolist(), spent]
+
+    def _lanes(self, wanted: int) -> int:
+        """Threads of one call: at most those that Julia was started with; 0 takes all of them."""
+        return min(wanted, self.threads) or self.threads
 
     def register(self, n: int, nc: int, n_params: int, parts: list[dict[str, Any]]) -> int:
         """Register a plan's parts (program or source each) and compile its right-hand side. Returns its id."""
@@ -116,13 +123,13 @@ class Engine:
         self.programs[part["key"]] = int(new)
         return int(new)
 
-    def solve(self, call: dict[str, Any]) -> tuple[int, int]:
-        """Run a forward solve; returns the tape's id (0: none) and its bytes."""
+    def solve(self, call: dict[str, Any]) -> tuple[int, int, int]:
+        """Run a forward solve; returns the tape's id (0: none), its bytes, and nanoseconds in Julia."""
         if call["implicit"] and not self.implicit:
             self.load_implicit()
         method, adjoint = call["method"].encode(), call["adjoint"].encode()
         at = [ctypes.cast(ctypes.c_char_p(text), ctypes.c_void_p).value or 0 for text in (method, adjoint)]
-        key, size = self._enter(
+        key, size, spent = self._enter(
             1,
             call["plan"],
             at[0],
@@ -136,18 +143,18 @@ class Engine:
             call["tape_limit"],
             _bits(call["time_limit"]),
             call["cancel"],
-            self.threads,
+            self._lanes(call["threads"]),
         )
-        return key, size
+        return key, size, spent
 
     def load_implicit(self) -> None:
         """The methods that take longest to load, when one is first asked for."""
         self.evaluate_code("import HybridSAMBridgeImplicit")
         self.implicit = True
 
-    def vjp(self, call: dict[str, Any]) -> None:
-        """Pull cotangents back through a tape, into the call's arrays."""
-        self._enter(2, call["tape"], *call["addresses"], call["cancel"], self.threads)
+    def vjp(self, call: dict[str, Any]) -> int:
+        """Pull cotangents back through a tape, into the call's arrays. Returns nanoseconds in Julia."""
+        return self._enter(2, call["tape"], *call["addresses"], call["cancel"], self._lanes(call["threads"]))[2]
 
     def step_times(self, tape: int) -> list[np.ndarray]:
         """Times of the accepted steps, one vector a sample."""
