@@ -10,10 +10,11 @@ import ctypes
 import json
 import mmap
 import os
+import select
 import sys
 import time
 from collections.abc import Callable
-from multiprocessing.connection import Client, Connection
+from multiprocessing.connection import Client, Connection, wait
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ import numpy as np
 ADDRESS = "HYBRIDSAM_WORKER_ADDRESS"
 AUTHKEY = "HYBRIDSAM_WORKER_KEY"
 WIDTH, LINES = 300, 40  # of Julia's messages
+SPIN = 1e-4  # seconds of asking before sleeping: being woken takes as long as a small solve
 
 
 def boot(library: str) -> Callable[[str], Any]:
@@ -63,6 +65,7 @@ class Engine:
         self.entry = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(self._call("entry_pointer"))
         self.threads = threads
         self.implicit = False
+        self.texts: dict[str, ctypes.Array[ctypes.c_char]] = {}
         self.programs: dict[str, int] = {}  # by the part's key: equal structure is compiled once
 
     def _call(self, name: str, *arguments: Any) -> Any:
@@ -70,14 +73,20 @@ class Engine:
 
     def _enter(self, *request: int) -> list[int]:
         """Run one request of the hot path; its first two entries come back as results, then nanoseconds in Julia."""
-        vector = np.array(request, dtype=np.int64)
+        vector = (ctypes.c_int64 * len(request))(*request)
         began = time.perf_counter_ns()
-        code = self.entry(vector.ctypes.data)
+        code = self.entry(ctypes.addressof(vector))
         spent = time.perf_counter_ns() - began
         if code:
             message = str(self.evaluate_code("HybridSAMBridge.LAST_ERROR[]"))
             raise EngineError("source" if code == 1 else "julia", message)
-        return [*vector[:2].tolist(), spent]
+        return [vector[0], vector[1], spent]
+
+    def _text(self, name: str) -> tuple[int, int]:
+        """Address and length of a name that stays."""
+        if name not in self.texts:
+            self.texts[name] = ctypes.create_string_buffer(name.encode())
+        return ctypes.addressof(self.texts[name]), len(self.texts[name]) - 1
 
     def _lanes(self, wanted: int) -> int:
         """Threads of one call: at most those that Julia was started with; 0 takes all of them."""
@@ -127,15 +136,11 @@ class Engine:
         """Run a forward solve; returns the tape's id (0: none), its bytes, and nanoseconds in Julia."""
         if call["implicit"] and not self.implicit:
             self.load_implicit()
-        method, adjoint = call["method"].encode(), call["adjoint"].encode()
-        at = [ctypes.cast(ctypes.c_char_p(text), ctypes.c_void_p).value or 0 for text in (method, adjoint)]
         key, size, spent = self._enter(
             1,
             call["plan"],
-            at[0],
-            len(method),
-            at[1],
-            len(adjoint),
+            *self._text(call["method"]),
+            *self._text(call["adjoint"]),
             *call["sizes"],
             *call["addresses"],
             _bits(call["rtol"]),
@@ -237,11 +242,30 @@ def in_place(address: Callable[[int], int], call: dict[str, Any]) -> dict[str, A
     return out
 
 
+def readiness(connection: Connection) -> Callable[[float | None], bool]:
+    """A function of seconds (None: no limit) that waits and tells whether there is something to read."""
+    if not (hasattr(select, "poll") and hasattr(os, "sched_yield")):
+        return lambda seconds: bool(wait([connection], seconds))
+    poller = select.poll()
+    poller.register(connection.fileno(), select.POLLIN)
+
+    def ready(seconds: float | None) -> bool:
+        until = time.perf_counter() + (SPIN if seconds is None else min(SPIN, seconds))
+        while not poller.poll(0):
+            if time.perf_counter() >= until:
+                return bool(poller.poll(None if seconds is None else max(0.0, 1000 * seconds)))
+            os.sched_yield()  # whoever else wants this core gets it
+        return True
+
+    return ready
+
+
 def serve(connection: Connection, engine: Engine, parent: int) -> None:
     """Answer requests until the parent closes the connection or dies."""
     arena: _Arena | None = None
+    ready = readiness(connection)
     while True:
-        while not connection.poll(2.0):
+        while not ready(2.0):
             if os.getppid() != parent:
                 return
         try:

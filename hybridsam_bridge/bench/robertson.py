@@ -72,7 +72,8 @@ class Workload:
             self.model.zero_grad()
             sol = solve(self.model, y0, ts, rtol=self.rtol, atol=self.atol, backend=backend)
             (sol.ys * weights).sum().backward()
-            assert y0.grad is not None and self.model.k.grad is not None
+            assert y0.grad is not None
+            assert self.model.k.grad is not None
             return {"k": self.model.k.grad.numpy().copy(), "y0": y0.grad.numpy()}
 
         return run
