@@ -92,6 +92,9 @@ def solve(
     )
     if isinstance(engine, TensorBackend):
         ys, forward = engine.solve_tensors(plan, shaped.y0, shaped.ts, shaped.context, p, options)
+    elif not needs_grad:  # autograd's bookkeeping would take as long as all the rest of a small call
+        forward = engine.solve(plan, _request(shaped.y0, shaped.ts, shaped.context, p), options)
+        ys = torch.from_numpy(forward.ys)
     else:
         call = _Call(engine, plan, options, shaped.batch)
         ys = _Solve.apply(call, shaped.y0, shaped.ts, shaped.context, p)
@@ -138,8 +141,7 @@ class _Solve(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, call: _Call, *tensors: torch.Tensor) -> torch.Tensor:
-        request = Request(*(_to_numpy(x) for x in tensors))
-        result = call.engine.solve(call.plan, request, call.options)
+        result = call.engine.solve(call.plan, _request(*tensors), call.options)
         call.forward = result
         ctx.tape = result.tape  # freed with ctx, also when backward never runs
         ctx.engine, ctx.batch = call.engine, call.batch
@@ -177,8 +179,14 @@ class _Once(torch.autograd.Function):
         )
 
 
+def _request(*tensors: torch.Tensor) -> Request:
+    return Request(*(_to_numpy(x) for x in tensors))
+
+
 def _to_numpy(x: torch.Tensor) -> np.ndarray:
-    return np.ascontiguousarray(x.detach().to(device="cpu", dtype=torch.float64).numpy())
+    if x.dtype is not torch.float64 or x.device.type != "cpu":
+        x = x.to(device="cpu", dtype=torch.float64)
+    return np.ascontiguousarray(x.detach().numpy())
 
 
 def _where(batch: tuple[int, ...], flat: int) -> tuple[tuple[int, ...], str]:
@@ -187,7 +195,7 @@ def _where(batch: tuple[int, ...], flat: int) -> tuple[tuple[int, ...], str]:
 
 
 def _raise_first_failure(forward: Forward, batch: tuple[int, ...]) -> None:
-    bad = np.flatnonzero(forward.status != Status.SUCCESS)
+    bad = np.flatnonzero(forward.status)  # SUCCESS is 0
     if not len(bad):
         return
     status = Status(int(forward.status[bad[0]]))
@@ -204,7 +212,7 @@ def _raise_first_failure(forward: Forward, batch: tuple[int, ...]) -> None:
 
 
 def _raise_failed_adjoint(gradients: Gradients, batch: tuple[int, ...]) -> None:
-    bad = np.flatnonzero(gradients.status != Status.SUCCESS)
+    bad = np.flatnonzero(gradients.status)
     if not len(bad):
         return
     status = Status(int(gradients.status[bad[0]]))

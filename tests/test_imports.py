@@ -23,7 +23,7 @@ LAYERS = [
     {"optim", "diagnostics", "models", "objectives"},
     {"trust"},
     {"train"},
-    {"tasks"},
+    {"tasks", "bench"},
     {"cli", "trust_cli", "__main__", "__init__"},
 ]
 # Plain data that lower layers share with the contract of the backends (types only, no behaviour).

@@ -38,6 +38,12 @@ Link = worker.Worker | Inline
 _lock = threading.RLock()  # calls may come from any thread; one at a time reaches Julia
 _inline = Inline()
 _live_bytes = 0  # memory that tapes hold in Julia
+_spent = 0  # nanoseconds inside Julia, of all calls
+
+
+def seconds_in_julia() -> float:
+    """Time that this process's solves and vjps spent inside Julia so far; the rest of a call is the bridge's."""
+    return 1e-9 * _spent
 
 
 def _link() -> Link:
@@ -199,6 +205,7 @@ def _retry(link: Link, plan: Plan, registered: list[dict[str, Any]], request: Re
 
 
 def _solve(link: Link, plan: Plan, registered: list[dict[str, Any]], request: Request, options: Options) -> Forward:
+    global _spent
     (batch, n), times = request.y0.shape, len(request.ts)
     plan_key = _register(link, plan, registered, options.linear)
     forced = None if options.steps is None else np.concatenate(options.steps)
@@ -225,8 +232,10 @@ def _solve(link: Link, plan: Plan, registered: list[dict[str, Any]], request: Re
         "tape_limit": max(0, settings().tape_memory - _live_bytes),
         "time_limit": options.time_limit or 0.0,
         "cancel": 0,
+        "threads": settings().threads,
     }
-    key, nbytes = link.request("solve", call, options.time_limit)
+    key, nbytes, spent = link.request("solve", call, options.time_limit)
+    _spent += spent
     tape = JuliaTape(link, key, nbytes, (batch, times, n), plan, options.time_limit) if key else None
     step_times = link.request("step_times", (key,)) if options.record_steps and key else None
     status, steps, rejected, f, jac, reached = table.T.copy()
@@ -252,6 +261,7 @@ def _place_steps(arena: Arena, steps: tuple[Floats, ...], forced: Floats) -> lis
 
 
 def _vjp(link: Link, tape: JuliaTape, grad_ys: Floats) -> Gradients:
+    global _spent
     batch, times, n = tape.shape
     plan = tape.plan
     arena = link.arena_for(needed(grad_ys.size, batch * n, times, batch * plan.nc, plan.n_params, 2 * batch))
@@ -259,8 +269,9 @@ def _vjp(link: Link, tape: JuliaTape, grad_ys: Floats) -> Gradients:
     shapes = ((batch, n), (times,), (batch, plan.nc), (plan.n_params,))
     places = [arena.reserve(shape) for shape in shapes]
     report_at, report = arena.reserve((batch, 2), np.int64)
-    call = {"tape": tape.key, "addresses": (given, *(at for at, _ in places), report_at), "cancel": 0}
-    link.request("vjp", call, tape.time_limit)
+    addresses = (given, *(at for at, _ in places), report_at)
+    call = {"tape": tape.key, "addresses": addresses, "cancel": 0, "threads": settings().threads}
+    _spent += link.request("vjp", call, tape.time_limit)
     status, reached = report.T.copy()
     if np.any(status == Status.INTERRUPTED):
         raise KeyboardInterrupt
