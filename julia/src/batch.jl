@@ -80,7 +80,7 @@ function solve_batch!(ys, outcomes, plan::Plan, method::String, adjoint::String,
                                    forced_steps(forced, offsets, b), b)
     end
     ctl.keep || return nothing
-    keeps_stages(method) && (tab[] = tableau_of(alg, Model(plan, p)))
+    keeps_stages(method) && (tab[] = tableau_of(alg))
     return Tape(plan, method, adjoint, tab[], p, c, copy(ys), ts, samples, [o.status for o in outcomes], ctl.rtol,
                 ctl.atol, ctl.max_steps, time_limit)
 end
@@ -106,10 +106,10 @@ function solve_sample!(ys, outcome::Outcome, alg, steps_kept::Bool, m::Model, u0
     end
 end
 
-"The coefficients of `alg` as OrdinaryDiffEq holds them in its cache."
-function tableau_of(alg, m::Model)
-    prob = ODEProblem{true,FullSpecialize}(TABLEAU_RHS, zeros(m.n), (0.0, 1.0), nothing)
-    integrator = init(prob, alg; abstol = ones(m.n), reltol = 1.0, dt = 1.0, adaptive = false, dense = false,
+"The coefficients of `alg` as OrdinaryDiffEq holds them in its cache, whatever the size of the problem."
+function tableau_of(alg)
+    prob = ODEProblem{true,FullSpecialize}(TABLEAU_RHS, zeros(1), (0.0, 1.0), nothing)
+    integrator = init(prob, alg; abstol = ones(1), reltol = 1.0, dt = 1.0, adaptive = false, dense = false,
                       save_everystep = false, calck = false, verbose = QUIET)
     return tableau(integrator.cache)
 end

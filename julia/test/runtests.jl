@@ -78,9 +78,8 @@ end
 end
 
 @testset "coefficients" begin
-    _, m = van_der_pol(1.0)
     for method in keys(H.ROSENBROCK)
-        tab = H.tableau_of(H.algorithm(method, 2), m)
+        tab = H.tableau_of(H.algorithm(method, 2))
         # One step of u' = λu must be the stability function, of order at least two: compare with exp.
         h, lambda = 1e-2, -1.0
         k = zeros(tab.stages)
@@ -100,7 +99,7 @@ end
     forced = copy(tape.t)
     weights = [1.0 -2.0 0.5 3.0; 0.3 1.0 -1.0 2.0]
     loss(u0, mu) = dot(weights, forward(van_der_pol(mu)[2], method, u0, ts; forced)[1] .* [0 1 1 1; 0 1 1 1])
-    tab = H.tableau_of(alg, m)
+    tab = H.tableau_of(alg)
     space = H.AdjointSpace(tab isa H.Tableau ? H.DenseSystem(2) : H.NoSystem(), 2, tab.stages)
     grad = zeros(2)
     g(j) = j == 1 ? zeros(2) : weights[:, j]
@@ -123,7 +122,7 @@ end
     tight = controls(rtol = 1e-13)
     ys, tape, outcome, alg = forward(m, method, u0, ts; forced, ctl = tight)
     @test outcome.status == H.SUCCESS
-    tab = H.tableau_of(alg, m)
+    tab = H.tableau_of(alg)
     space = H.AdjointSpace(H.DenseSystem(2), 2, tab.stages)
     grad = zeros(2)
     weights = [0.0 -2.0 0.5 3.0; 0.0 1.0 -1.0 2.0]
@@ -145,7 +144,7 @@ end
         ctl = H.Controls(1e-6, [1e-9, 1e-9], 10^5, pointer(FLAG), true, limit, UInt64(0))
         _, tape, _, alg = forward(m, method, u0, ts; ctl)
         @test 8 * (length(tape.u) + length(tape.ks)) <= limit
-        tab = H.tableau_of(alg, m)
+        tab = H.tableau_of(alg)
         grad = zeros(2)
         space = H.AdjointSpace(method == "Tsit5" ? H.NoSystem() : H.DenseSystem(2), 2, tab.stages)
         H.clear_accumulators!(m)
@@ -180,7 +179,7 @@ end
     plan, m = van_der_pol(5.0)
     ts = [0.0, 0.5, 1.3]
     _, tape, _, alg = forward(m, "Rodas5P", [2.0, 0.1], ts)
-    tab = H.tableau_of(alg, m)
+    tab = H.tableau_of(alg)
     space = H.AdjointSpace(H.DenseSystem(2), 2, tab.stages)
     @test reverse_all!(zeros(2), m, tab, tape, ts, constant_cotangent, space, controls()) == 0
     @test step_allocations(m, alg, tape) == 0
