@@ -11,7 +11,7 @@ from problems import f64
 import hybridsam_bridge as hsb
 from hybridsam_bridge.errors import InvalidInput
 
-pytestmark = pytest.mark.julia
+julia = pytest.mark.julia
 KNOTS = f64(0.0, 0.31, 0.9, 1.7, 2.0)
 INPUT = f64(1.0, -2.0, 3.0, 0.5, 9.0)
 
@@ -40,33 +40,53 @@ def exact(t, y, values, k=1.5):
     return y
 
 
-@pytest.mark.parametrize("method", ["Rodas5P", "Rodas4", "Rosenbrock23", "Tsit5", "KenCarp4", "FBDF"])
-def test_solution_in_closed_form(method):
+SOLVERS = [
+    *(("torch", method) for method in ("Rodas5P", "Rosenbrock23", "Tsit5")),
+    *(
+        pytest.param("julia", method, marks=julia)
+        for method in ("Rodas5P", "Rodas4", "Rosenbrock23", "Tsit5", "KenCarp4", "FBDF")
+    ),
+]
+
+
+@pytest.mark.parametrize(("backend", "method"), SOLVERS)
+def test_solution_in_closed_form(backend, method):
     """A hundred times the tolerance, which leaves room for interpolants of low order between steps; at outputs on jumps
     too. A step across a jump would be off by percents."""
     ts = f64(0, 0.2, 0.31, 0.5, 1.7, 1.99)
-    sol = hsb.solve(Tank(), f64(2.0), ts, context=INPUT, method=method, rtol=1e-7, atol=1e-9, backend="julia")
+    sol = hsb.solve(Tank(), f64(2.0), ts, context=INPUT, method=method, rtol=1e-7, atol=1e-9, backend=backend)
     expected = [exact(t.item(), 2.0, INPUT.tolist()) for t in ts]
     torch.testing.assert_close(sol.ys[:, 0], f64(*expected), rtol=1e-5, atol=1e-6)
 
 
-def test_no_steps_are_wasted_at_jumps():
+BACKENDS = ["torch", pytest.param("julia", marks=julia)]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_steps_are_wasted_at_jumps(backend):
     """Without stops the error control finds each of three jumps by rejected steps, some ten a jump."""
-    sol = hsb.solve(Tank(), f64(2.0), f64(0, 1.99), context=INPUT, method="Rodas5P", backend="julia", record_steps=True)
+    sol = hsb.solve(Tank(), f64(2.0), f64(0, 1.99), context=INPUT, method="Rodas5P", backend=backend, record_steps=True)
     assert int(sol.stats.rejected) <= 4
     assert set(KNOTS[1:4].tolist()) <= set(sol.steps[0].tolist())
 
 
-REVERSIBLE = [("Rodas5P", "discrete"), ("Tsit5", "discrete"), ("KenCarp4", "discrete"), ("Rodas5P", "gauss")]
+REVERSIBLE = [
+    ("torch", "Rodas5P", "discrete"),
+    ("torch", "Tsit5", "discrete"),
+    pytest.param("julia", "Rodas5P", "discrete", marks=julia),
+    pytest.param("julia", "Tsit5", "discrete", marks=julia),
+    pytest.param("julia", "KenCarp4", "discrete", marks=julia),
+    pytest.param("julia", "Rodas5P", "gauss", marks=julia),
+]
 
 
-@pytest.mark.parametrize(("method", "adjoint"), REVERSIBLE)
-def test_gradients_in_closed_form(method, adjoint):
+@pytest.mark.parametrize(("backend", "method", "adjoint"), REVERSIBLE)
+def test_gradients_in_closed_form(backend, method, adjoint):
     """For the start, the rate and the input's values; from differences of the closed form."""
     field, y0, values = Tank(), f64(2.0).requires_grad_(), INPUT.clone().requires_grad_()
     ts = f64(0, 0.5, 1.7, 1.99)
     sol = hsb.solve(
-        field, y0, ts, context=values, method=method, adjoint=adjoint, rtol=1e-8, atol=1e-10, backend="julia"
+        field, y0, ts, context=values, method=method, adjoint=adjoint, rtol=1e-8, atol=1e-10, backend=backend
     )
     grads = torch.autograd.grad(sol.ys[1:].sum(), [y0, field.k, values])
 
@@ -84,6 +104,7 @@ def test_gradients_in_closed_form(method, adjoint):
     torch.testing.assert_close(torch.cat([g.reshape(-1) for g in grads]), f64(*expected), rtol=1e-6, atol=1e-7)
 
 
+@julia
 def test_gradient_for_output_times_takes_the_slope_before_a_jump():
     ts = f64(0, 0.5, 1.7).requires_grad_()
     sol = hsb.solve(Tank(), f64(2.0), ts, context=INPUT, rtol=1e-8, atol=1e-10, backend="julia")
@@ -99,9 +120,10 @@ class Switched(hsb.VectorField):
         return torch.where(t >= 0.4, -1.0, 1.0) * torch.ones_like(y)
 
 
-def test_declared_jumps():
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_declared_jumps(backend):
     """A kink at a declared time is met exactly: one step a side would do, whatever the tolerance."""
-    sol = hsb.solve(Switched(), f64(0.0), f64(0, 1), rtol=1e-2, atol=1e-2, backend="julia")
+    sol = hsb.solve(Switched(), f64(0.0), f64(0, 1), rtol=1e-2, atol=1e-2, backend=backend)
     assert sol.ys[-1].item() == pytest.approx(0.4 - 0.6, abs=1e-12)
 
 
