@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from hybridsam_bridge import trust_cli
+from hybridsam_bridge import reproduce_cli, trust_cli
 from hybridsam_bridge.errors import HybridSAMError, InvalidInput
 
 app = typer.Typer(
@@ -81,6 +81,7 @@ def bench(
 
 
 trust_cli.register(app)
+reproduce_cli.register(app)
 
 
 def main() -> None:

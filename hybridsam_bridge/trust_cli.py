@@ -1,4 +1,4 @@
-"""Commands about trust: ``hybridsam-bridge trust RUN`` and ``hybridsam-bridge reproduce spatial-physics``."""
+"""``hybridsam-bridge trust RUN``."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from typing import Annotated
 
 import typer
 
-from hybridsam_bridge.errors import InvalidInput
-
 
 def register(app: typer.Typer) -> None:
-    """Add the commands to the application."""
+    """Add the command to the application."""
     app.command()(trust)
-    app.command()(reproduce)
 
 
 def trust(
@@ -26,18 +23,3 @@ def trust(
     from hybridsam_bridge.tasks.trust import trust_command
 
     trust_command(run, folder, workers, seeds, typer.echo)
-
-
-def reproduce(
-    task: Annotated[str, typer.Argument(help="What to reproduce: spatial-physics.")],
-    folder: Annotated[Path, typer.Option(help="Where results go.")] = Path("runs/spatial-physics"),
-    networks: Annotated[bool, typer.Option("--networks", help="Train the networks too (minutes).")] = False,
-    full: Annotated[bool, typer.Option("--full", help="All 25 spaces and a Gaussian field.")] = False,
-    steps: Annotated[int, typer.Option(help="Training steps of each network.")] = 1000,
-) -> None:
-    """Reproduce a published study and compare with its printed figures."""
-    if task != "spatial-physics":
-        raise InvalidInput(f"reproduce: {task!r} is not known. Known: spatial-physics.")
-    from hybridsam_bridge.trust.spatial_physics import reproduce as run
-
-    run(folder, typer.echo, networks=networks, full=full, steps=steps)

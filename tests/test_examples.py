@@ -108,11 +108,11 @@ def test_a_sweep_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("name", ["pendulum", "lotka_volterra"])
+@pytest.mark.parametrize("name", ["pendulum", "lotka_volterra", "robertson"])
 def test_sam_identifies_the_science_where_plain_training_does_not(name):
     found = load("hidden_physics").main(name, seeds=5)
     plain, sharp = found["ERM"], found["SAM"]
-    # Every seed, not only the mean; one run took it from 0.28 to 0.05 (pendulum) and 0.22 to 0.12.
+    # Every seed, not only the mean; a run took it from 0.28 to 0.05, 0.22 to 0.12 and (Robertson) 0.25 to 0.05.
     assert all(s < p for s, p in zip(sharp["theta"], plain["theta"], strict=True))
     assert sum(sharp["theta"]) < 0.7 * sum(plain["theta"])
     # In units of a tenth of the states' size: errors of two per cent are comparable with one per cent.

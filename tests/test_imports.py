@@ -24,7 +24,8 @@ LAYERS = [
     {"trust"},
     {"train"},
     {"tasks", "bench"},
-    {"cli", "trust_cli", "__main__", "__init__"},
+    {"reproduce"},
+    {"cli", "trust_cli", "reproduce_cli", "__main__", "__init__"},
 ]
 # Plain data that lower layers share with the contract of the backends (types only, no behaviour).
 SHARED = {"hybridsam_bridge.backends.base"}

@@ -13,7 +13,7 @@ from hybridsam_bridge.train.runs import CONFIG, RunFolder
 from hybridsam_bridge.train.settings import read
 
 # Exit codes as a shell gives them to a process ended by the signal.
-_SIGNALS = {"SIGINT": 130, "SIGTERM": 143}
+SIGNALS = {"SIGINT": 130, "SIGTERM": 143}
 
 
 def train_command(
@@ -30,12 +30,12 @@ def train_command(
         say(_describe(session))
         return 0
     folder, result, summary = run(session, progress, resume)
-    if result.reason in _SIGNALS:
+    if result.reason in SIGNALS:
         say(
             f"{result.reason}: saved after step {result.steps}. "
             f"Go on with: hybridsam-bridge train --resume {folder.path}"
         )
-        return _SIGNALS[result.reason]
+        return SIGNALS[result.reason]
     if "text" in summary:
         say(summary["text"])
     failed = f", {result.skipped} steps skipped" if result.skipped else ""
