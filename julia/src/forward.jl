@@ -63,13 +63,14 @@ struct DenseTape{S}
 end
 Base.sizeof(tape::DenseTape) = 8 * sum(length, tape.sol.u; init = 0) * 8
 
-# `RHS` hands every matrix to the model's system (OrdinaryDiffEq's own stays a token); methods that iterate on nonlinear
-# stages take the dense Jacobian.
+# `RHS` (Rosenbrock and explicit methods) and `NEWTON_RHS` (ESDIRK) leave every matrix to the model's system, and
+# OrdinaryDiffEq's own stays a token. The others take the dense Jacobian.
 const TOKEN = zeros(1, 1)
 const RHS = ODEFunction{true,FullSpecialize}(rhs!; Wfact_t = assemble_step!, tgrad = tgrad!, jac_prototype = TOKEN)
+const NEWTON_RHS = ODEFunction{true,FullSpecialize}(rhs!; jac = newton_jacobian!, tgrad = tgrad!, jac_prototype = TOKEN)
 const DENSE_RHS = ODEFunction{true,FullSpecialize}(rhs!; jac = jacobian!, tgrad = tgrad!)
 
-with_mass(::Nothing) = RHS
+right_hand_side(alg, m::Model) = m.mass === nothing ? RHS : with_mass(m.mass)
 with_mass(mass::Sparse) = ODEFunction{true,FullSpecialize}(
     rhs!; Wfact_t = assemble_step!, tgrad = tgrad!, jac_prototype = TOKEN, mass_matrix = mass)
 
@@ -109,7 +110,7 @@ function solve_steps!(store, alg, m::Model, u0::V, ts::V, ctl::Controls, forced:
     enter_step!(m, ts[1])
     m.mass === nothing || is_consistent(m, u0, ts[1], ctl) || return refuse!(outcome)
     # A function barrier: the problem's type depends on whether there is a mass matrix.
-    return integrate!(store, alg, with_mass(m.mass), m, u0, ts, ctl, forced, tape, outcome)
+    return integrate!(store, alg, right_hand_side(alg, m), m, u0, ts, ctl, forced, tape, outcome)
 end
 
 function integrate!(store, alg, f, m::Model, u0::V, ts::V, ctl::Controls, forced::V, tape::StepTape, outcome::Outcome)

@@ -71,8 +71,7 @@ function LinearAlgebra.ldiv!(y::V, T::TransposedLU, x::V)
     return y
 end
 
-function assemble!(s::KrylovSystem, u::V, m::Model, t::Float64, r::Float64)
-    evaluate!(s.jacobian, u, m, t)
+function factor!(s::KrylovSystem, m::Model, r::Float64)
     fill_matrix!(s.E, s.jacobian, m.mass, r)
     return all(isfinite, s.E.nzval) && factor!(s.P)
 end

@@ -13,14 +13,17 @@ point, where OrdinaryDiffEq's `Wfact_t` hands over the failed trial in place of 
 """
 function moved!(seen::Evaluated, t::Float64)
     seen.t == t && return false
-    seen.t, seen.dtgamma = t, NaN
+    seen.t = t
     seen.count += 1
     return true
 end
 
-"Factor E of the step that starts at (u, t), r = 1/(γh). False if it is singular."
-function assemble!(system::DenseSystem, u::V, m::Model, t::Float64, r::Float64)
-    moved!(system.seen, t) && jacobian!(system.J, u, m, t)
+"Evaluate the Jacobian of the step that starts at (u, t), once."
+evaluate!(system::DenseSystem, u::V, m::Model, t::Float64) =
+    (moved!(system.seen, t) && jacobian!(system.J, u, m, t); nothing)
+
+"Factor E for the Jacobian at hand, r = 1/(γh). False if it is singular."
+function factor!(system::DenseSystem, m::Model, r::Float64)
     E, J = system.E, system.J
     @inbounds for i in eachindex(E)
         E[i] = -J[i]
@@ -29,9 +32,15 @@ function assemble!(system::DenseSystem, u::V, m::Model, t::Float64, r::Float64)
     return factor!(E, system.pivots)
 end
 
+"Both, for the step that starts at (u, t)."
+function assemble!(system, u::V, m::Model, t::Float64, r::Float64)
+    evaluate!(system, u, m, t)
+    return factor!(system, m, r)
+end
+
 "sums += |J(u)| size, row by row."
 function absolute_row_sums!(sums::V, system::DenseSystem, size::V, u::V, m::Model, t::Float64)
-    moved!(system.seen, t) && jacobian!(system.J, u, m, t)
+    evaluate!(system, u, m, t)
     for j in axes(system.J, 2), i in axes(system.J, 1)
         sums[i] += abs(system.J[i, j]) * size[j]
     end
@@ -62,14 +71,38 @@ solve!(x, system::DenseSystem) = solve!(x, system.E, system.pivots)
 solve_transposed!(x, system::DenseSystem) = solve_transposed!(x, system.E, system.pivots)
 
 """
-The linear solver that OrdinaryDiffEq is given: it passes every solve on to the model's own system, which
-`assemble_step!` has factored. So the solver's types do not depend on the kind of system.
+The linear solver that OrdinaryDiffEq is given: it passes every solve on to the model's own system. So the solver's types
+do not depend on the kind of system. For Rosenbrock methods `assemble_step!` has factored it.
 """
 struct ModelSystem <: SciMLLinearSolveAlgorithm end
-LinearSolve.needs_concrete_A(::ModelSystem) = true
 
-function SciMLBase.solve!(cache::LinearCache, alg::ModelSystem; kwargs...)
+"""
+The same for Newton's method, which decides itself when a Jacobian or its factors are too old: its matrix is a token of
+one number, -1/(γh), and the Jacobian is evaluated by `newton_jacobian!`.
+"""
+struct NewtonSystem <: SciMLLinearSolveAlgorithm end
+
+LinearSolve.needs_concrete_A(::Union{ModelSystem,NewtonSystem}) = true
+
+function newton_jacobian!(J::M, u::V, m::Model, t::Float64)
+    forget!(m.system)
+    evaluate!(m.system, u, m, t)
+    fill!(J, 0.0)
+    return nothing
+end
+
+prepare_factors!(cache::LinearCache, ::ModelSystem, m::Model) = nothing
+
+function prepare_factors!(cache::LinearCache, ::NewtonSystem, m::Model)
+    cache.isfresh || return nothing
+    factor!(m.system, m, -cache.A[1, 1]) || throw(SingularException(0))
+    cache.isfresh = false
+    return nothing
+end
+
+function SciMLBase.solve!(cache::LinearCache, alg::Union{ModelSystem,NewtonSystem}; kwargs...)
     m = cache.p[3]::Model
+    prepare_factors!(cache, alg, m)
     x = cache.u
     # OrdinaryDiffEq's matrix is J - M/(γh).
     @inbounds for i in eachindex(x)
@@ -81,11 +114,7 @@ end
 
 "OrdinaryDiffEq's hook for a new matrix (`Wfact_t`)."
 function assemble_step!(W, u::V, m::Model, dtgamma::Float64, t::Float64)
-    # Methods with several implicit stages ask at each of them for the same matrix.
-    seen = m.system.seen
-    seen.t == t && seen.dtgamma == dtgamma && return nothing
     assemble!(m.system, u, m, t, 1 / dtgamma) || throw(SingularException(0))
-    seen.dtgamma = dtgamma
     return nothing
 end
 

@@ -61,8 +61,9 @@ function fill_matrix!(E::Sparse, J::SparseJacobian, mass, r::Float64)
     return nothing
 end
 
-function assemble!(s::SparseSystem, u::V, m::Model, t::Float64, r::Float64)
-    evaluate!(s.jacobian, u, m, t)
+evaluate!(s::Union{SparseSystem,KrylovSystem}, u::V, m::Model, t::Float64) = evaluate!(s.jacobian, u, m, t)
+
+function factor!(s::SparseSystem, m::Model, r::Float64)
     fill_matrix!(s.E, s.jacobian, m.mass, r)
     all(isfinite, s.E.nzval) || return false
     if s.factor === nothing

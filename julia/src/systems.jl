@@ -8,13 +8,12 @@ const Sparse = SparseMatrixCSC{Float64,Int}
 "No matrix: explicit methods."
 struct NoSystem end
 
-"The start of the step that a system's Jacobian belongs to, γh of its factors, and how often one was evaluated."
+"The start of the step that a system's Jacobian belongs to, and how often one was evaluated."
 mutable struct Evaluated
     t::Float64                  # NaN: none
-    dtgamma::Float64            # NaN: none
     count::Int
 end
-Evaluated() = Evaluated(NaN, NaN, 0)
+Evaluated() = Evaluated(NaN, 0)
 
 "Dense LU in place, without allocation for small matrices."
 struct DenseSystem

@@ -1,6 +1,5 @@
 # Tests of the Julia package by itself; the numbers are checked from Python against published ones.
-# Run with both packages on the load path:
-# julia --project=ENV -e 'push!(LOAD_PATH, "julia", "julia/implicit"); include("julia/test/runtests.jl")'
+# Run by tests/test_julia_package.py, with julia/ and julia/implicit/ on the load path.
 
 using HybridSAMBridge, HybridSAMBridgeImplicit, LinearAlgebra, Random, SparseArrays, Test
 const H = HybridSAMBridge

@@ -4,7 +4,7 @@ because loading them takes longer than all the rest: it is loaded when such a me
 """
 module HybridSAMBridgeImplicit
 
-using HybridSAMBridge: HybridSAMBridge, Controls, ESDIRKTableau, METHODS, ModelSystem, linear_solver,
+using HybridSAMBridge: HybridSAMBridge, Controls, ESDIRKTableau, METHODS, Model, NEWTON_RHS, NewtonSystem, linear_solver,
     workload_functions, workload
 using OrdinaryDiffEqBDF: FBDF, QNDF
 using OrdinaryDiffEqFIRK: RadauIIA5, RadauIIA9
@@ -20,7 +20,7 @@ function register()
         METHODS[name] = n -> method(; linsolve = linear_solver(n))
     end
     for (name, method) in SDIRK
-        METHODS[name] = n -> method(; linsolve = ModelSystem())
+        METHODS[name] = n -> method(; linsolve = NewtonSystem())
     end
     METHODS["RadauIIA5"] = n -> RadauIIA5()
     METHODS["RadauIIA9"] = n -> RadauIIA9()
@@ -45,6 +45,8 @@ function HybridSAMBridge.copy_stages!(zs::Vector{Float64}, offset::Int, cache::E
     end
     return nothing
 end
+
+HybridSAMBridge.right_hand_side(::Union{KenCarp3,KenCarp4,KenCarp5,Kvaerno5,TRBDF2}, ::Model) = NEWTON_RHS
 
 __init__() = register()
 
