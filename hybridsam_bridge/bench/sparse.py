@@ -123,7 +123,7 @@ def _size(out: Table, n: int, rounds: int) -> None:
         gradient()
         gradients.append(time.perf_counter() - began - forwards[-1])
     one, both = float(np.median(forwards)), float(np.median(gradients))
-    seconds, theirs = _scipy(field, initial, ts)
+    seconds, theirs = on_scipy(field, initial, ts)
     out.add(
         n,
         unknowns,
@@ -140,7 +140,7 @@ def _size(out: Table, n: int, rounds: int) -> None:
     )
 
 
-def _scipy(field: Brusselator, initial: torch.Tensor, ts: torch.Tensor) -> tuple[float, torch.Tensor]:
+def on_scipy(field: Brusselator, initial: torch.Tensor, ts: torch.Tensor) -> tuple[float, torch.Tensor]:
     """Seconds and outputs (T, 2 n n) of SciPy's BDF, the right-hand side in NumPy, with the same sparsity."""
     n = initial.shape[-1]
     a, b = field.reaction.tolist()
