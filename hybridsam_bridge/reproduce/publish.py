@@ -78,7 +78,10 @@ def _overview(summaries: list[dict[str, Any]]) -> str:
         words = {v.column: f"{v.word} ({v.better} of {v.seeds})" for v in verdicts(summary)}
         wins = [words.get(column, "") for column in ("theta_error", "prediction_error")]
         rows.append([f"[{name}](#{name})", *(_mean(summary, m) for m in groups), *wins, str(summary["seeds"])])
-    return _markdown([title, *rows])
+    saved = {summary["study"] for summary in summaries}
+    missing = [name for name in STUDIES if name not in saved]
+    note = f"\nNo results of a full run are saved for {', '.join(missing)}.\n" if missing else ""
+    return _markdown([title, *rows]) + note
 
 
 def _mean(summary: dict[str, Any], name: str | None) -> str:
