@@ -22,7 +22,8 @@ class Settings:
         threads: Julia threads; 0 takes the number of cores. Once Julia runs, fewer than it was started with.
         time_limit: default limit of a solve in seconds, None for no limit.
         tape_memory: bytes the tapes of all live solves may hold in full; beyond it tapes keep only the
-            states and recompute the rest in the backward pass.
+            states (on Julia, if need be, every second, fourth ... of them) and compute the rest again in the
+            backward pass.
     """
 
     runtime: str = "worker"
