@@ -25,8 +25,7 @@ lint: .venv/.dev
 	$(BIN)/mypy
 
 bench: .venv/.bench
-	$(BIN)/python benchmarks/gradients.py
-	$(BIN)/python benchmarks/embedded.py
+	$(BIN)/hybridsam-bridge bench --json bench.json
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

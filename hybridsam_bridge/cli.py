@@ -1,4 +1,4 @@
-"""The command line: ``hybridsam-bridge doctor | setup-julia | train | compare | trust | reproduce``."""
+"""The command line: ``hybridsam-bridge doctor | setup-julia | train | compare | bench | trust | reproduce``."""
 
 from __future__ import annotations
 
@@ -64,6 +64,20 @@ def compare(runs: Annotated[list[Path], typer.Argument(help="Run folders.")]) ->
     from hybridsam_bridge.tasks.compare import compare as table
 
     typer.echo(table(runs))
+
+
+@app.command()
+def bench(
+    tables: Annotated[
+        list[str] | None, typer.Argument(help="start, W1, W2, threads, bridge, sam, W3, W4; or all.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Repetitions, all tools in turns.")] = 11,
+    json: Annotated[Path | None, typer.Option(help="Write the tables to this file.")] = None,
+) -> None:
+    """Measure gradients against other tools on the same cores (those that are installed), in one run."""
+    from hybridsam_bridge.bench.command import bench_command
+
+    bench_command(tables or [], rounds, json, typer.echo)
 
 
 trust_cli.register(app)

@@ -19,10 +19,11 @@ class Settings:
 
     Attributes:
         runtime: "worker" (Julia in a process of its own) or "inline" (Julia in this process).
-        threads: Julia threads; 0 takes the number of cores.
+        threads: Julia threads; 0 takes the number of cores. Once Julia runs, fewer than it was started with.
         time_limit: default limit of a solve in seconds, None for no limit.
         tape_memory: bytes the tapes of all live solves may hold in full; beyond it tapes keep only the
-            states and recompute the rest in the backward pass.
+            states (on Julia, if need be, every second, fourth ... of them) and compute the rest again in the
+            backward pass.
     """
 
     runtime: str = "worker"
@@ -45,7 +46,8 @@ def settings() -> Settings:
 def configure(**changes: Any) -> Settings:
     """Change settings of this process, for example ``hsb.configure(threads=4, runtime="inline")``.
 
-    ``runtime`` and ``threads`` count only before the first solve on Julia. Returns the settings in force.
+    ``runtime`` counts only before the first solve on Julia; ``threads`` sets its number then, and may later be
+    lowered. Returns the settings in force.
     """
     global _current
     _current = _checked(settings(), **changes)

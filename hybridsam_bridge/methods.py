@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hybridsam_bridge.errors import InvalidInput, UnsupportedOperation
 
 ADJOINTS = ("auto", "discrete", "gauss", "forward", "none")
+LINEAR = ("auto", "dense", "sparse", "krylov")
 BACKENDS = ("auto", "julia", "torch", "scipy")
 
 
@@ -73,6 +74,18 @@ _NEAREST_BY_NAME = {
     ("scipy", "Vern9"): "DOP853",
     ("julia", "DOP853"): "Vern7",
 }
+
+
+def require_plain(backend: str, linear: str, has_mass: bool) -> None:
+    """Refuse, for a backend with dense linear algebra and no mass matrices, what only Julia does."""
+    if has_mass:
+        raise UnsupportedOperation(
+            f'mass_matrix: the {backend} backend solves dy/dt = f only; backend="julia" takes mass matrices.'
+        )
+    if linear not in ("auto", "dense"):
+        raise UnsupportedOperation(
+            f'linear="{linear}": the {backend} backend has dense linear algebra only; backend="julia" has the others.'
+        )
 
 
 def of_backend(backend: str) -> list[str]:

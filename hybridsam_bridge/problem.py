@@ -21,6 +21,7 @@ class Status(IntEnum):
     TIME_LIMIT = 5
     INTERRUPTED = 6
     NOT_RUN = 7
+    INCONSISTENT = 8
 
     @property
     def hint(self) -> str:
@@ -42,6 +43,7 @@ _TEXTS = {
     Status.TIME_LIMIT: "ran out of its time limit",
     Status.INTERRUPTED: "was interrupted",
     Status.NOT_RUN: "was not run",
+    Status.INCONSISTENT: "starts from a y0 that does not satisfy the algebraic equations",
 }
 _HINTS = {
     Status.SUCCESS: "",
@@ -58,6 +60,10 @@ _HINTS = {
     Status.TIME_LIMIT: "Raise the time limit, loosen rtol/atol, or shorten the time span.",
     Status.INTERRUPTED: "",
     Status.NOT_RUN: "",
+    Status.INCONSISTENT: (
+        "Compute the algebraic unknowns of y0 from the differential ones, so that the rows of f where mass_matrix is "
+        "zero vanish."
+    ),
 }
 
 
@@ -70,6 +76,7 @@ class Stats:
         f, jac: evaluations of the right-hand side and of its Jacobian.
         seconds: wall time of the whole call in the backend, in seconds.
         method, adjoint, backend: what was used, after "auto" was resolved.
+        linear: how linear systems were solved: dense, sparse, krylov; none for explicit methods.
         why: one sentence on how "auto" chose, empty if nothing was left to choose.
         tape_bytes: memory held for the backward pass, in bytes.
     """
@@ -82,6 +89,7 @@ class Stats:
     method: str
     adjoint: str
     backend: str
+    linear: str = "dense"
     why: str = ""
     tape_bytes: int = 0
     extra: dict[str, Any] = field(default_factory=dict)

@@ -33,6 +33,7 @@ def solve(
     time_limit: float | None = None,
     steps: Sequence[Any] | None = None,
     record_steps: bool = False,
+    linear: str = "auto",
 ) -> Solution:
     """Solve dy/dt = field(t, y, context) for a batch of initial values, differentiably.
 
@@ -57,6 +58,8 @@ def solve(
         steps: instead of error control, force these steps: one increasing sequence of times from ``ts[0]``
             to ``ts[-1]``, or one a sample.
         record_steps: return each sample's accepted steps in ``Solution.steps``.
+        linear: how the linear systems of implicit steps are solved: "dense" LU, "sparse" LU, "krylov" (GMRES with
+            an incomplete LU), or "auto", by size and sparsity; ``Solution.stats.linear`` says which was taken.
 
     Returns:
         ``Solution`` with ys ``(*batch, T, *state_shape)`` in y0's dtype and on its device.
@@ -67,13 +70,15 @@ def solve(
         BackendUnavailable, UnsupportedOperation, JuliaError: see ``hsb.errors``.
     """
     shaped = checks.check_solve(
-        field, y0, ts, context, method, rtol, atol, adjoint, backend, max_steps, on_failure, time_limit, steps
+        field, y0, ts, context, method, rtol, atol, adjoint, backend, max_steps, on_failure, time_limit, steps, linear
     )
     plan, p = field.plan(shaped.context_shape)
     engine, why = select(backend, plan)
-    choice = engine.choose(plan, method, adjoint)
+    choice = engine.choose(plan, method, adjoint, linear)
     checks.check_output_shape(plan, shaped, p.device)
     needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in (shaped.y0, shaped.ts, shaped.context, p))
+    if plan.mass is not None and ts.requires_grad:
+        raise UnsupportedOperation("ts: a system with a mass matrix has no gradient for its output times; detach ts.")
     options = Options(
         method=choice.method,
         adjoint=choice.adjoint if needs_grad else "none",
@@ -83,9 +88,13 @@ def solve(
         steps=shaped.steps,
         record_steps=record_steps,
         time_limit=shaped.time_limit,
+        linear=choice.linear,
     )
     if isinstance(engine, TensorBackend):
         ys, forward = engine.solve_tensors(plan, shaped.y0, shaped.ts, shaped.context, p, options)
+    elif not needs_grad:  # autograd's bookkeeping would take as long as all the rest of a small call
+        forward = engine.solve(plan, _request(shaped.y0, shaped.ts, shaped.context, p), options)
+        ys = torch.from_numpy(forward.ys)
     else:
         call = _Call(engine, plan, options, shaped.batch)
         ys = _Solve.apply(call, shaped.y0, shaped.ts, shaped.context, p)
@@ -103,6 +112,7 @@ def solve(
         method=forward.extra.pop("method", choice.method),
         adjoint=options.adjoint,
         backend=engine.name,
+        linear=choice.linear,
         why=" ".join(part for part in (why, choice.why, forward.extra.pop("why", "")) if part),
         tape_bytes=0 if forward.tape is None else forward.tape.nbytes,
         extra=forward.extra,
@@ -131,8 +141,7 @@ class _Solve(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, call: _Call, *tensors: torch.Tensor) -> torch.Tensor:
-        request = Request(*(_to_numpy(x) for x in tensors))
-        result = call.engine.solve(call.plan, request, call.options)
+        result = call.engine.solve(call.plan, _request(*tensors), call.options)
         call.forward = result
         ctx.tape = result.tape  # freed with ctx, also when backward never runs
         ctx.engine, ctx.batch = call.engine, call.batch
@@ -170,8 +179,14 @@ class _Once(torch.autograd.Function):
         )
 
 
+def _request(*tensors: torch.Tensor) -> Request:
+    return Request(*(_to_numpy(x) for x in tensors))
+
+
 def _to_numpy(x: torch.Tensor) -> np.ndarray:
-    return np.ascontiguousarray(x.detach().to(device="cpu", dtype=torch.float64).numpy())
+    if x.dtype is not torch.float64 or x.device.type != "cpu":
+        x = x.to(device="cpu", dtype=torch.float64)
+    return np.ascontiguousarray(x.detach().numpy())
 
 
 def _where(batch: tuple[int, ...], flat: int) -> tuple[tuple[int, ...], str]:
@@ -180,7 +195,7 @@ def _where(batch: tuple[int, ...], flat: int) -> tuple[tuple[int, ...], str]:
 
 
 def _raise_first_failure(forward: Forward, batch: tuple[int, ...]) -> None:
-    bad = np.flatnonzero(forward.status != Status.SUCCESS)
+    bad = np.flatnonzero(forward.status)  # SUCCESS is 0
     if not len(bad):
         return
     status = Status(int(forward.status[bad[0]]))
@@ -197,7 +212,7 @@ def _raise_first_failure(forward: Forward, batch: tuple[int, ...]) -> None:
 
 
 def _raise_failed_adjoint(gradients: Gradients, batch: tuple[int, ...]) -> None:
-    bad = np.flatnonzero(gradients.status != Status.SUCCESS)
+    bad = np.flatnonzero(gradients.status)
     if not len(bad):
         return
     status = Status(int(gradients.status[bad[0]]))

@@ -23,7 +23,7 @@ LAYERS = [
     {"optim", "diagnostics", "models", "objectives"},
     {"trust"},
     {"train"},
-    {"tasks"},
+    {"tasks", "bench"},
     {"reproduce"},
     {"cli", "trust_cli", "reproduce_cli", "__main__", "__init__"},
 ]

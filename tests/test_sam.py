@@ -177,6 +177,24 @@ def test_lr_zero_leaves_the_weights_bit_equal():
     assert_same_bits(before, weights(model))
 
 
+def test_cost_of_a_step_over_a_plain_one(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("hybridsam_bridge.optim.sam.time.perf_counter", lambda: clock[0])
+    model = Quadratic()
+
+    def closure():
+        clock[0] += 3.0 if model.calls == 0 else 4.0
+        return model.closure()
+
+    opt = hsb.SAM(sgd(model), rho=0.3)
+    opt.base.register_step_pre_hook(lambda *_: clock.__setitem__(0, clock[0] + 1.0))
+    opt.step(closure)
+    assert opt.cost == 8.0 / 4.0  # passes of 3 and 4 s and a descent of 1 s, over the first pass and the descent
+    opt.param_groups[0]["rho"] = 0.0
+    opt.step(closure)
+    assert math.isnan(opt.cost)
+
+
 def test_zero_gradient_of_the_subset_means_no_perturbation():
     model = Quadratic()
     opt = hsb.SAM(sgd(model), rho=0.3, perturb=[model.w])
@@ -192,6 +210,7 @@ def test_zero_gradient_of_the_subset_means_no_perturbation():
     assert model.v.item() == pytest.approx(0.5 - 0.1 * 1.0)
     assert opt.flat == 1
     assert math.isnan(opt.gap)
+    assert math.isnan(opt.cost)
 
 
 @each_optimizer

@@ -185,6 +185,7 @@ def test_metrics_file_has_a_row_a_step_and_the_physical_parameters(tmp_path):
     assert float(rows[-1]["twice"]) == 2 * float(rows[-1]["k"])
     assert float(rows[0]["loss"]) == pytest.approx(1.0, rel=1e-15)
     assert float(rows[0]["gap"]) > 0
+    assert float(rows[0]["cost"]) > 1  # the second pass takes time
 
 
 def test_zero_steps_leave_the_model_alone(tmp_path):

@@ -18,7 +18,8 @@ STEPS = 11
 
 
 def metrics(folder):
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_metrics(folder / "metrics.csv")]
+    timings = ("seconds", "cost")
+    return [{k: v for k, v in row.items() if k not in timings} for row in read_metrics(folder / "metrics.csv")]
 
 
 class Cut(Exception):

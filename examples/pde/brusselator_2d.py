@@ -24,12 +24,13 @@ class Brusselator2D(hsb.VectorField):
         x, y = self.grid.mesh()
         self.register_buffer("disc", push * ((x - 0.3) ** 2 + (y - 0.6) ** 2 <= 0.1**2).double())
         self.start = start
+        self.jumps = (start,)
 
     def forward(self, t, y, context=None):
         u, v = y
         a, b = self.reaction
         made = u * u * v
-        on = torch.where(t >= self.start, 1.0, 0.0)  # the solution has a kink there: make it an output time
+        on = torch.where(t >= self.start, 1.0, 0.0)
         reaction = torch.stack([a + made - (b + 1) * u + on * self.disc, b * u - made])
         return reaction + self.alpha * pde.laplacian(y, self.grid)
 

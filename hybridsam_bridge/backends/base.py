@@ -34,11 +34,12 @@ class Availability:
 
 @dataclass(frozen=True)
 class Choice:
-    """A method and an adjoint after "auto" was resolved, and why they were taken."""
+    """A method, an adjoint and a linear solver after "auto" was resolved, and why they were taken."""
 
     method: str
     adjoint: str
     why: str = ""
+    linear: str = "dense"
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Options:
         steps: per sample the times ``t_0 < ... < t_K`` of forced steps (no error control), or None.
         record_steps: return the times of the accepted steps.
         time_limit: seconds of wall time for the whole call, or None.
+        linear: how the systems of implicit steps are solved.
     """
 
     method: str
@@ -62,6 +64,7 @@ class Options:
     steps: tuple[Floats, ...] | None = None
     record_steps: bool = False
     time_limit: float | None = None
+    linear: str = "dense"
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ class Backend(ABC):
         """Whether it can be used here. Must be quick and start nothing."""
 
     @abstractmethod
-    def choose(self, plan: Plan, method: str, adjoint: str) -> Choice:
+    def choose(self, plan: Plan, method: str, adjoint: str, linear: str) -> Choice:
         """Resolve "auto"; raise ``UnsupportedOperation`` for what this backend lacks."""
 
     @abstractmethod

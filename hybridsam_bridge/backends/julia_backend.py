@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from hybridsam_bridge import methods
+from hybridsam_bridge.backends import linear as systems
 from hybridsam_bridge.backends import locate, parts, worker
 from hybridsam_bridge.backends.arena import Arena, needed
 from hybridsam_bridge.backends.base import (
@@ -37,6 +38,12 @@ Link = worker.Worker | Inline
 _lock = threading.RLock()  # calls may come from any thread; one at a time reaches Julia
 _inline = Inline()
 _live_bytes = 0  # memory that tapes hold in Julia
+_spent = 0  # nanoseconds inside Julia, of all calls
+
+
+def seconds_in_julia() -> float:
+    """Time that this process's solves and vjps spent inside Julia so far; the rest of a call is the bridge's."""
+    return 1e-9 * _spent
 
 
 def _link() -> Link:
@@ -97,7 +104,7 @@ class JuliaBackend(Backend):
         self._found = (places, Availability(True, f"Julia {located.how}"))
         return self._found[1]
 
-    def choose(self, plan: Plan, method: str, adjoint: str) -> Choice:
+    def choose(self, plan: Plan, method: str, adjoint: str, linear: str) -> Choice:
         why = []
         if method == "auto":
             method = "Rodas5P"
@@ -111,15 +118,24 @@ class JuliaBackend(Backend):
                 if reversible
                 else f"adjoint: gauss, since the steps of {method} cannot be reversed."
             )
-        if (adjoint == "discrete" and not reversible) or (adjoint == "forward" and family != "rosenbrock"):
+        if adjoint == "discrete" and not reversible:
             raise UnsupportedOperation(
-                f'adjoint="{adjoint}" needs a Rosenbrock method such as Rodas5P; for {method} take adjoint="gauss".'
+                f'adjoint="discrete" needs a one-step method such as Rodas5P; for {method} take adjoint="gauss".'
             )
-        return Choice(method, adjoint, " ".join(why))
+        if adjoint == "forward" and family != "rosenbrock":
+            raise UnsupportedOperation(
+                f'adjoint="forward" needs a Rosenbrock method such as Rodas5P; for {method} take '
+                f'adjoint="{"discrete" if reversible else "gauss"}".'
+            )
+        systems.refuse_dae(plan, method, adjoint)
+        linear, because = systems.choose(plan, method, adjoint, linear)
+        return Choice(method, adjoint, " ".join([*why, because] if because else why), linear)
 
     def solve(self, plan: Plan, request: Request, options: Options) -> Forward:
         if options.steps is not None and not _keeps_stages(options.method):
-            raise UnsupportedOperation(f"steps: forced steps need a Rosenbrock method or Tsit5, not {options.method}.")
+            raise UnsupportedOperation(
+                f"steps: forced steps need a one-step method such as Rodas5P, not {options.method}."
+            )
         registered = parts.describe(plan)  # traces; may refuse, before anything starts
         began = time.perf_counter()
         with _running() as link:
@@ -165,13 +181,14 @@ class JuliaBackend(Backend):
 
 def _keeps_stages(method: str) -> bool:
     """Whether the tape can keep the method's stages, so that its steps can be forced and reversed."""
-    return methods.lookup(method).family == "rosenbrock" or method == "Tsit5"
+    return methods.lookup(method).family in ("rosenbrock", "sdirk") or method == "Tsit5"
 
 
-def _register(link: Link, plan: Plan, registered: list[dict[str, Any]]) -> int:
-    key = ("julia plan", link.generation, id(link))
+def _register(link: Link, plan: Plan, registered: list[dict[str, Any]], linear: str) -> int:
+    key = ("julia plan", link.generation, id(link), linear)
     if key not in plan.memo:
-        plan.memo[key] = link.request("register", (plan.n, plan.nc, plan.n_params, registered))
+        structure = systems.describe(plan, linear)
+        plan.memo[key] = link.request("register", (plan.n, plan.nc, plan.n_params, registered, structure))
     return plan.memo[key]
 
 
@@ -188,8 +205,9 @@ def _retry(link: Link, plan: Plan, registered: list[dict[str, Any]], request: Re
 
 
 def _solve(link: Link, plan: Plan, registered: list[dict[str, Any]], request: Request, options: Options) -> Forward:
+    global _spent
     (batch, n), times = request.y0.shape, len(request.ts)
-    plan_key = _register(link, plan, registered)
+    plan_key = _register(link, plan, registered, options.linear)
     forced = None if options.steps is None else np.concatenate(options.steps)
     extra = 0 if forced is None else len(forced)
     arena = link.arena_for(
@@ -214,8 +232,10 @@ def _solve(link: Link, plan: Plan, registered: list[dict[str, Any]], request: Re
         "tape_limit": max(0, settings().tape_memory - _live_bytes),
         "time_limit": options.time_limit or 0.0,
         "cancel": 0,
+        "threads": settings().threads,
     }
-    key, nbytes = link.request("solve", call, options.time_limit)
+    key, nbytes, spent = link.request("solve", call, options.time_limit)
+    _spent += spent
     tape = JuliaTape(link, key, nbytes, (batch, times, n), plan, options.time_limit) if key else None
     step_times = link.request("step_times", (key,)) if options.record_steps and key else None
     status, steps, rejected, f, jac, reached = table.T.copy()
@@ -241,6 +261,7 @@ def _place_steps(arena: Arena, steps: tuple[Floats, ...], forced: Floats) -> lis
 
 
 def _vjp(link: Link, tape: JuliaTape, grad_ys: Floats) -> Gradients:
+    global _spent
     batch, times, n = tape.shape
     plan = tape.plan
     arena = link.arena_for(needed(grad_ys.size, batch * n, times, batch * plan.nc, plan.n_params, 2 * batch))
@@ -248,8 +269,9 @@ def _vjp(link: Link, tape: JuliaTape, grad_ys: Floats) -> Gradients:
     shapes = ((batch, n), (times,), (batch, plan.nc), (plan.n_params,))
     places = [arena.reserve(shape) for shape in shapes]
     report_at, report = arena.reserve((batch, 2), np.int64)
-    call = {"tape": tape.key, "addresses": (given, *(at for at, _ in places), report_at), "cancel": 0}
-    link.request("vjp", call, tape.time_limit)
+    addresses = (given, *(at for at, _ in places), report_at)
+    call = {"tape": tape.key, "addresses": addresses, "cancel": 0, "threads": settings().threads}
+    _spent += link.request("vjp", call, tape.time_limit)
     status, reached = report.T.copy()
     if np.any(status == Status.INTERRUPTED):
         raise KeyboardInterrupt
@@ -260,7 +282,7 @@ def _vjp(link: Link, tape: JuliaTape, grad_ys: Floats) -> Gradients:
 def _evaluate(link: Link, program: Program, name: str, inputs: dict[str, Any]) -> dict[str, Floats]:
     n, nc, size = program.n, program.nc, program.n_params
     part = parts.of_program(program, size)
-    plan_key = link.request("register", (n, nc, size, [part]))
+    plan_key = link.request("register", (n, nc, size, [part], {"linear": "dense"}))
     out_names, in_names = parts.SIGNATURES[name]
     shapes = {"du": (n,), "dT": (n,), "gu": (n,), "gc": (nc,), "gp": (size,), "gt": (1,), "J": (n, n)}
     arrays = {key: np.ascontiguousarray(value, dtype=np.float64) for key, value in inputs.items()}

@@ -10,9 +10,11 @@ import ctypes
 import json
 import mmap
 import os
+import select
 import sys
+import time
 from collections.abc import Callable
-from multiprocessing.connection import Client, Connection
+from multiprocessing.connection import Client, Connection, wait
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ import numpy as np
 ADDRESS = "HYBRIDSAM_WORKER_ADDRESS"
 AUTHKEY = "HYBRIDSAM_WORKER_KEY"
 WIDTH, LINES = 300, 40  # of Julia's messages
+SPIN = 1e-4  # seconds of asking before sleeping: being woken takes as long as a small solve
 
 
 def boot(library: str) -> Callable[[str], Any]:
@@ -62,22 +65,38 @@ class Engine:
         self.entry = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(self._call("entry_pointer"))
         self.threads = threads
         self.implicit = False
+        self.texts: dict[str, ctypes.Array[ctypes.c_char]] = {}
         self.programs: dict[str, int] = {}  # by the part's key: equal structure is compiled once
 
     def _call(self, name: str, *arguments: Any) -> Any:
         return self.evaluate_code(f"HybridSAMBridge.{name}({', '.join(literal(x) for x in arguments)})")
 
     def _enter(self, *request: int) -> list[int]:
-        """Run one request of the hot path; its first entries come back as results."""
-        vector = np.array(request, dtype=np.int64)
-        code = self.entry(vector.ctypes.data)
+        """Run one request of the hot path; its first two entries come back as results, then nanoseconds in Julia."""
+        vector = (ctypes.c_int64 * len(request))(*request)
+        began = time.perf_counter_ns()
+        code = self.entry(ctypes.addressof(vector))
+        spent = time.perf_counter_ns() - began
         if code:
             message = str(self.evaluate_code("HybridSAMBridge.LAST_ERROR[]"))
             raise EngineError("source" if code == 1 else "julia", message)
-        return vector[:2].tolist()
+        return [vector[0], vector[1], spent]
 
-    def register(self, n: int, nc: int, n_params: int, parts: list[dict[str, Any]]) -> int:
-        """Register a plan's parts (program or source each) and compile its right-hand side. Returns its id."""
+    def _text(self, name: str) -> tuple[int, int]:
+        """Address and length of a name that stays."""
+        if name not in self.texts:
+            self.texts[name] = ctypes.create_string_buffer(name.encode())
+        return ctypes.addressof(self.texts[name]), len(self.texts[name]) - 1
+
+    def _lanes(self, wanted: int) -> int:
+        """Threads of one call: at most those that Julia was started with; 0 takes all of them."""
+        return min(wanted, self.threads) or self.threads
+
+    def register(self, n: int, nc: int, n_params: int, parts: list[dict[str, Any]], structure: dict[str, Any]) -> int:
+        """Register a plan's parts (program or source each) and compile its right-hand side. Returns its id.
+
+        ``structure``: the kind of "linear" solver; and, where there are any, "pattern", "mass" and "stops".
+        """
         ids = [self._register_part(part, n, nc) for part in parts]
         vectors = [
             np.array(part.get(key) if part.get(key) is not None else (), dtype=np.float64)
@@ -89,7 +108,10 @@ class Engine:
             (key, places[2 * i], part["size"], places[2 * i + 1])
             for i, (key, part) in enumerate(zip(ids, parts, strict=True))
         ]
-        return int(self._call("register_plan", n, nc, n_params, columns))
+        arrays = [np.ascontiguousarray(x) for x in (*structure.get("pattern", _NO_MATRIX), *structure.get("mass", ()))]
+        arrays += [np.zeros(0)] * (5 - len(arrays))
+        at = [(x.ctypes.data, len(x)) for x in (*arrays, structure.get("stops", np.zeros(0)))]
+        return int(self._call("register_plan", n, nc, n_params, columns, structure["linear"], at[:2], at[2:5], at[5]))
 
     def _register_part(self, part: dict[str, Any], n: int, nc: int) -> int:
         known = self.programs.get(part["key"])
@@ -116,19 +138,15 @@ class Engine:
         self.programs[part["key"]] = int(new)
         return int(new)
 
-    def solve(self, call: dict[str, Any]) -> tuple[int, int]:
-        """Run a forward solve; returns the tape's id (0: none) and its bytes."""
+    def solve(self, call: dict[str, Any]) -> tuple[int, int, int]:
+        """Run a forward solve; returns the tape's id (0: none), its bytes, and nanoseconds in Julia."""
         if call["implicit"] and not self.implicit:
             self.load_implicit()
-        method, adjoint = call["method"].encode(), call["adjoint"].encode()
-        at = [ctypes.cast(ctypes.c_char_p(text), ctypes.c_void_p).value or 0 for text in (method, adjoint)]
-        key, size = self._enter(
+        key, size, spent = self._enter(
             1,
             call["plan"],
-            at[0],
-            len(method),
-            at[1],
-            len(adjoint),
+            *self._text(call["method"]),
+            *self._text(call["adjoint"]),
             *call["sizes"],
             *call["addresses"],
             _bits(call["rtol"]),
@@ -136,18 +154,18 @@ class Engine:
             call["tape_limit"],
             _bits(call["time_limit"]),
             call["cancel"],
-            self.threads,
+            self._lanes(call["threads"]),
         )
-        return key, size
+        return key, size, spent
 
     def load_implicit(self) -> None:
         """The methods that take longest to load, when one is first asked for."""
         self.evaluate_code("import HybridSAMBridgeImplicit")
         self.implicit = True
 
-    def vjp(self, call: dict[str, Any]) -> None:
-        """Pull cotangents back through a tape, into the call's arrays."""
-        self._enter(2, call["tape"], *call["addresses"], call["cancel"], self.threads)
+    def vjp(self, call: dict[str, Any]) -> int:
+        """Pull cotangents back through a tape, into the call's arrays. Returns nanoseconds in Julia."""
+        return self._enter(2, call["tape"], *call["addresses"], call["cancel"], self._lanes(call["threads"]))[2]
 
     def step_times(self, tape: int) -> list[np.ndarray]:
         """Times of the accepted steps, one vector a sample."""
@@ -184,6 +202,9 @@ class Engine:
             """
         )
         return {str(key): str(found[key]) for key in found}
+
+
+_NO_MATRIX = (np.zeros(0), np.zeros(0))
 
 
 def describe(error: BaseException) -> tuple[str, str]:
@@ -230,11 +251,30 @@ def in_place(address: Callable[[int], int], call: dict[str, Any]) -> dict[str, A
     return out
 
 
+def readiness(connection: Connection) -> Callable[[float | None], bool]:
+    """A function of seconds (None: no limit) that waits and tells whether there is something to read."""
+    if not (hasattr(select, "poll") and hasattr(os, "sched_yield")):
+        return lambda seconds: bool(wait([connection], seconds))
+    poller = select.poll()
+    poller.register(connection.fileno(), select.POLLIN)
+
+    def ready(seconds: float | None) -> bool:
+        until = time.perf_counter() + (SPIN if seconds is None else min(SPIN, seconds))
+        while not poller.poll(0):
+            if time.perf_counter() >= until:
+                return bool(poller.poll(None if seconds is None else max(0.0, 1000 * seconds)))
+            os.sched_yield()  # whoever else wants this core gets it
+        return True
+
+    return ready
+
+
 def serve(connection: Connection, engine: Engine, parent: int) -> None:
     """Answer requests until the parent closes the connection or dies."""
     arena: _Arena | None = None
+    ready = readiness(connection)
     while True:
-        while not connection.poll(2.0):
+        while not ready(2.0):
             if os.getppid() != parent:
                 return
         try:

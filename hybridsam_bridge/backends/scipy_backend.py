@@ -57,7 +57,8 @@ class SciPyBackend(Backend):
     def availability(self) -> Availability:
         return Availability(True, "SciPy is a dependency of the package")
 
-    def choose(self, plan: Plan, method: str, adjoint: str) -> Choice:
+    def choose(self, plan: Plan, method: str, adjoint: str, linear: str) -> Choice:
+        methods.require_plain(self.name, linear, plan.mass is not None)
         why = []
         if adjoint == "auto":
             adjoint = "gauss"

@@ -39,8 +39,9 @@ class TorchBackend(TensorBackend):
     def availability(self) -> Availability:
         return Availability(True, "torch is a dependency of the package")
 
-    def choose(self, plan: Plan, method: str, adjoint: str) -> Choice:
+    def choose(self, plan: Plan, method: str, adjoint: str, linear: str) -> Choice:
         """``method`` "auto" stays: it is resolved sample by sample as the solve goes, and reported with it."""
+        methods.require_plain(self.name, linear, plan.mass is not None)
         why = ""
         if adjoint == "auto":
             adjoint = "discrete"

@@ -12,13 +12,14 @@ import sys
 import threading
 import time
 from collections import deque
-from multiprocessing.connection import Connection, Listener, wait
+from collections.abc import Callable
+from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from typing import Any
 
 from hybridsam_bridge.backends import locate
 from hybridsam_bridge.backends.arena import Arena
-from hybridsam_bridge.backends.runtime import ADDRESS, AUTHKEY
+from hybridsam_bridge.backends.runtime import ADDRESS, AUTHKEY, readiness
 from hybridsam_bridge.config import settings
 from hybridsam_bridge.errors import BackendCrashed, BackendUnavailable, JuliaError
 from hybridsam_bridge.log import logger
@@ -39,6 +40,7 @@ class Worker:
         self.pid = os.getpid()
         self.process: subprocess.Popen[bytes] | None = None
         self.connection: Connection | None = None
+        self.ready: Callable[[float | None], bool] | None = None  # whether the connection has an answer
         self.arena: Arena | None = None
         self.released: deque[int] = deque()  # tapes to free with the next request; filled from finalizers
         self.generation = 0  # counts restarts: tapes and plans of an earlier process are gone
@@ -62,6 +64,7 @@ class Worker:
             # A session of its own: Ctrl-C in the terminal reaches the parent alone, which decides.
             self.process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
             self.connection = _accept(listener, self.process, began)
+            self.ready = readiness(self.connection)
         self.generation += 1
         self.arena = None
         self.released.clear()
@@ -97,11 +100,8 @@ class Worker:
         return self.arena
 
     def _receive(self, deadline: float | None, name: str) -> Any:
-        assert self.connection is not None
-        while True:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if wait([self.connection], left):
-                break
+        assert self.ready is not None
+        if not self.ready(None if deadline is None else max(0.0, deadline - time.monotonic())):
             if name == "start":
                 self.stop()
                 raise BackendUnavailable(f"The Julia worker did not come up within {BOOT_LIMIT:.0f} s.")
@@ -131,7 +131,7 @@ class Worker:
         """Tell the running solve to stop and drop its answer; end the worker if none comes."""
         if self.arena is not None:
             self.arena.cancel[0] = int(Status.INTERRUPTED)
-        if self.connection is not None and wait([self.connection], GRACE):
+        if self.connection is not None and self.ready is not None and self.ready(GRACE):
             with contextlib.suppress(WorkerDied, JuliaError):
                 result = self._read("interrupt")
                 if isinstance(result, tuple) and result[0]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from torch import nn
 
 from hybridsam_bridge.errors import InvalidInput
 from hybridsam_bridge.fields.plan import ParameterSpec, Part, Plan, Shape, TorchPart, module_call
+from hybridsam_bridge.fields.structure import jump_times, mass_entries
 from hybridsam_bridge.pde.grid import Grid
 
 
@@ -18,9 +21,17 @@ class Field(nn.Module):
 
     ``state_shape`` is the shape of one sample's state. A field is called on single samples; ``hsb.solve``
     takes care of batches.
+
+    ``mass_matrix`` makes it M dy/dt = f, with a constant M of ``state_shape`` (its diagonal) or ``(n, n)``. Where M
+    has rows of zeros the system is differential-algebraic (of index 1, or it fails), and y0 must satisfy the
+    algebraic equations.
+
+    ``jumps`` are times at which f jumps; those of an ``hsb.SampledSignal`` need not be named. Steps end there.
     """
 
     state_shape: Shape
+    mass_matrix: Any = None
+    jumps: Sequence[float] = ()
 
     @abstractmethod
     def parts(self, context_shape: Shape | None) -> tuple[tuple[Part, tuple[torch.Tensor, ...]], ...]:
@@ -32,14 +43,29 @@ class Field(nn.Module):
         The plan is kept until the module's structure, buffers or plain attributes change. The vector is
         connected to the parameters' graph.
         """
-        stamp = (self.state_shape, context_shape, _fingerprint(self))
+        marks, owned = _fingerprint(self)
+        mass = None if isinstance(self.mass_matrix, torch.Tensor) else str(self.mass_matrix)
+        stamp = (self.state_shape, context_shape, mass, marks)
+        cached: _Cached | None = self.__dict__.get("_hsb_plan")
+        if cached is not None and cached.stamp == stamp and cached.owned == owned and cached.values is not None:
+            return cached.plan, _flatten(cached.values)
         pairs = self.parts(context_shape)
-        cached = self.__dict__.get("_hsb_plan")
-        if cached is None or cached[0] != stamp:
-            built = Plan([part for part, _ in pairs], tuple(self.state_shape), context_shape, type(self).__name__)
-            cached = (stamp, built)
-            self.__dict__["_hsb_plan"] = cached
-        return cached[1], _flatten([value for _, values in pairs for value in values])
+        values = [value for _, own in pairs for value in own]
+        if cached is None or cached.stamp != stamp:
+            plan = Plan(
+                [part for part, _ in pairs],
+                tuple(self.state_shape),
+                context_shape,
+                type(self).__name__,
+                mass=mass_entries(self.mass_matrix, self.state_shape),
+                stops=jump_times(self),
+            )
+        else:
+            plan = cached.plan
+        # Values that are computed from others must be computed anew each time.
+        kept = values if all(id(value) in owned for value in values) else None
+        self.__dict__["_hsb_plan"] = _Cached(stamp, plan, owned, kept)
+        return plan, _flatten(values)
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
@@ -89,6 +115,16 @@ def check_field(field: object) -> Field:
     return field
 
 
+@dataclass(frozen=True)
+class _Cached:
+    """A field's plan, and its parameters if they are the module's own: alive here, so that ids stay theirs."""
+
+    stamp: tuple[Any, ...]
+    plan: Plan
+    owned: tuple[int, ...]
+    values: list[torch.Tensor] | None
+
+
 def _flatten(values: list[torch.Tensor]) -> torch.Tensor:
     if not values:
         return torch.zeros(0, dtype=torch.float64)
@@ -96,22 +132,45 @@ def _flatten(values: list[torch.Tensor]) -> torch.Tensor:
 
 
 _PLAIN = (int, float, str, bool, type(None))
+_EXACTLY_PLAIN = frozenset(_PLAIN)
+_INTERNAL = frozenset(vars(nn.Module())) - {"training"}  # torch's own bookkeeping, hooks among it
 
 
-def _fingerprint(module: nn.Module) -> tuple[Any, ...]:
-    """Changes when a traced program could: structure, mode, buffers, plain attributes; not weights."""
+def _fingerprint(module: nn.Module) -> tuple[tuple[Any, ...], tuple[int, ...]]:
+    """What changes when a traced program could (structure, mode, buffers, plain attributes; not weights), and the
+    identities of the parameters. Asked for at every solve.
+    """
     marks: list[Any] = []
-    for name, sub in module.named_modules():
-        marks.append((name, id(type(sub)), sub.training))
+    owned: list[int] = []
+    seen: set[int] = set()
+    todo = [module]
+    while todo:
+        sub = todo.pop()
+        if id(sub) in seen:  # shared by two parents
+            marks.append(id(sub))
+            continue
+        seen.add(id(sub))
+        marks.append(id(type(sub)))
         for key, value in sub.__dict__.items():
-            if isinstance(value, _PLAIN) and not key.startswith("_hsb"):
-                marks.append((key, value))
-            elif isinstance(value, (tuple, list)) and all(isinstance(v, _PLAIN) for v in value):
-                marks.append((key, tuple(value)))
+            if type(value) in _EXACTLY_PLAIN:
+                marks += (key, value)
+            elif key in _INTERNAL or key.startswith("_hsb"):
+                continue
             elif isinstance(value, torch.Tensor):
-                marks.append((key, id(value), value._version))
-            elif isinstance(value, Grid):
-                marks.append((key, value))
-        marks.extend((key, tuple(p.shape)) for key, p in sub._parameters.items() if p is not None)
-        marks.extend((key, id(b), b._version) for key, b in sub._buffers.items() if b is not None)
-    return tuple(marks)
+                marks += (key, id(value), value._version)
+            elif isinstance(value, (Grid, *_PLAIN)):
+                marks += (key, value)
+            elif isinstance(value, (tuple, list)) and all(isinstance(v, _PLAIN) for v in value):
+                marks += (key, tuple(value))
+        for key, parameter in sub._parameters.items():
+            if parameter is not None:
+                marks += (key, parameter.shape)
+                owned.append(id(parameter))
+        for key, buffer in sub._buffers.items():
+            if buffer is not None:
+                marks += (key, id(buffer), buffer._version)
+        for key, child in sub._modules.items():
+            if child is not None:
+                marks.append(key)
+                todo.append(child)
+    return tuple(marks), tuple(owned)

@@ -18,7 +18,7 @@ Pair = tuple[Part, tuple[torch.Tensor, ...]]
 
 
 class Additive(VectorField):
-    """dy/dt = science(t, y, context) + scale * mask * neural(y).
+    """dy/dt = science(t, y, context) + scale * mask * neural(y), or M dy/dt with the science's mass matrix.
 
     Each part is a field (called with t, y and context) or a plain ``nn.Module``, called on y alone; both
     return ``state_shape``. Either may be an ``hsb.JuliaField``; the sum then runs in Julia.
@@ -60,6 +60,9 @@ class Additive(VectorField):
             self.scale = value
         else:
             self.register_buffer("scale", value)
+
+        if isinstance(science, Field):
+            self.mass_matrix = science.mass_matrix
 
     def forward(self, t: torch.Tensor, y: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
         """dy/dt of one sample, y of ``state_shape``."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -33,6 +36,8 @@ class JuliaField(Field):
         jacobian: name of a function ``jac!(J, u, p, t)`` in the source, writing df_i/du_j into ``J[i, j]``.
         paramjac: name of a function ``paramjac!(Jp, u, p, t)``, for df_i/dp_j with p flattened row-major. Used
             together with ``jacobian``.
+        sparsity: rows and columns (zero-based) of the entries of df/du that may be nonzero, for large systems: two
+            sequences, as of ``numpy.nonzero``.
 
     Raises:
         InvalidInput: the file is not there, or an argument is unusable.
@@ -49,6 +54,7 @@ class JuliaField(Field):
         takes_context: bool = False,
         jacobian: str | None = None,
         paramjac: str | None = None,
+        sparsity: tuple[Any, Any] | None = None,
     ):
         super().__init__()
         self.state_shape = tuple(state_shape)
@@ -63,6 +69,7 @@ class JuliaField(Field):
         self.paramjac = paramjac
         if paramjac is not None and jacobian is None:
             raise InvalidInput("paramjac: is used together with jacobian; give both.")
+        self.sparsity = None if sparsity is None else _entries(sparsity, math.prod(self.state_shape))
         self.named = isinstance(parameters, (Mapping, ParameterSet))
         self.declared = parameters if isinstance(parameters, ParameterSet) else None
         if isinstance(parameters, Mapping):
@@ -87,6 +94,7 @@ class JuliaField(Field):
             takes_context=self.takes_context,
             jacobian=self.jacobian,
             paramjac=self.paramjac,
+            sparsity=self.sparsity,
         )
         return ((part, tuple(value for _, value in named)),)
 
@@ -109,6 +117,17 @@ def _read(source: str | Path) -> tuple[str, str]:
         return path.read_text(encoding="utf-8"), path.name
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"source: the Julia file {path} cannot be read ({error}). Check the path.") from error
+
+
+def _entries(sparsity: Any, n: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    try:
+        rows, columns = (np.asarray(x, dtype=np.int64).reshape(-1) for x in sparsity)
+        good = len(rows) == len(columns) and all(((x >= 0) & (x < n)).all() for x in (rows, columns))
+    except (TypeError, ValueError):
+        good = False
+    if not good:
+        raise InvalidInput(f"sparsity: must be (rows, columns), two sequences of equal length of numbers below {n}.")
+    return tuple(rows.tolist()), tuple(columns.tolist())
 
 
 def _parameter(name: str, value: object) -> nn.Parameter:

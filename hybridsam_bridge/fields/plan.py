@@ -11,12 +11,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from hybridsam_bridge.errors import InvalidInput
 
 Shape = tuple[int, ...]
+Entries = tuple[NDArray[np.int64], NDArray[np.int64]]  # rows and columns of a matrix's entries
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ class SourcePart:
 
     ``named`` says whether ``p`` is handed over as a NamedTuple of its parameters or as one flat vector.
     ``jacobian`` and ``paramjac`` name the user's own derivative functions, if any. ``gain`` (n,) scales
-    the result, a plain tuple so that the part stays plain data.
+    the result, a plain tuple so that the part stays plain data. ``sparsity`` has the rows and columns of the
+    Jacobian's entries, if the user gave them.
     """
 
     source: str
@@ -58,6 +62,7 @@ class SourcePart:
     jacobian: str | None = None
     paramjac: str | None = None
     gain: tuple[float, ...] | None = None
+    sparsity: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
 
 Part = TorchPart | SourcePart
@@ -69,11 +74,24 @@ class Plan:
     Attributes:
         parts: what is summed. slices: each part's slice of ``p``.
         n, nc, n_params: sizes of the flat state, context and parameters.
+        mass: entries and values of M in M dy/dt = f, None for the identity.
+        stops: sorted times at which f may jump; steps end there.
         memo: what backends and the lowering derive from the plan, by their own keys.
     """
 
-    def __init__(self, parts: Sequence[Part], state_shape: Shape, context_shape: Shape | None, name: str):
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        state_shape: Shape,
+        context_shape: Shape | None,
+        name: str,
+        *,
+        mass: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]] | None = None,
+        stops: Sequence[float] = (),
+    ):
         self.parts = tuple(parts)
+        self.mass = mass
+        self.stops = np.array(stops, dtype=np.float64)
         self.state_shape = state_shape
         self.context_shape = context_shape
         self.name = name

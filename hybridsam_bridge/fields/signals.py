@@ -30,9 +30,9 @@ class SampledSignal(nn.Module):
         outside: before the first and after the last time "hold" takes the nearest value; "fail" gives NaN, at which
             a solve stops with ``SolveFailed`` and the time (a margin of 1e-9 of the span allows for rounding).
 
-    A solver that steps over a jump sees it as an error to be controlled: it is right but slow, and its outputs there
-    are as good as the tolerances. Put ``jumps`` among the output times of ``hsb.solve`` where steps end at outputs,
-    or solve from jump to jump. Gradients flow to the values and to t; the times themselves are fixed.
+    The steps of the Julia and torch backends end at the jumps of a "previous" signal, and each sees the value on its
+    own side; SciPy's methods find a jump by their error control. Gradients flow to the values and to t; the times
+    themselves are fixed.
 
     Raises:
         InvalidInput: the times do not increase, or a name is unknown.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -37,6 +38,10 @@ class SAM(Optimizer):
 
     Attributes:
         gap: L(w + ε) - L(w) of the last step, nan where no second pass ran: a measure of sharpness.
+        cost: time of the last step over that of a plain step of the base (its first pass and descent), nan where no
+            second pass ran. The passes share compiled programs and buffers but no numbers, not even a first step
+            size: a solve depends on its arguments alone, and the few evaluations that choosing a step takes would
+            not show among the hundreds of a solve.
         skipped: steps not taken because a gradient was not finite. flat: steps taken without a perturbation
             because the gradient of the perturbed subset was zero.
 
@@ -66,6 +71,7 @@ class SAM(Optimizer):
         self.clip_grad_norm = clip_grad_norm
         self.perturb = None if perturb is None else _check_perturb(perturb, base_optimizer)
         self.gap = math.nan
+        self.cost = math.nan
         self.skipped = 0
         self.flat = 0
         super().__init__(base_optimizer.param_groups, {"rho": float(rho), "adaptive": bool(adaptive)})
@@ -109,7 +115,7 @@ class SAM(Optimizer):
                 "evaluates the gradient twice: opt.step(closure)."
             )
         closure = with_grad(closure)
-        self.gap = math.nan
+        self.gap = self.cost = math.nan
         items = self._items()
         if not items:
             return self._plain_step(closure, grad_scaler)
@@ -123,12 +129,19 @@ class SAM(Optimizer):
 
     def _sharp_step(self, closure: Callable[[], Any], grad_scaler: Any, items: list[Item]) -> Any:
         randomness = RandomState({p.device for p in self._params()})
+        began = time.perf_counter()
         self.zero_grad()
         loss = closure()
-        if math.isfinite(self._climb_and_look(closure, items, randomness, loss)):
+        middle = time.perf_counter()
+        norm = self._climb_and_look(closure, items, randomness, loss)
+        extra = time.perf_counter() - middle
+        if math.isfinite(norm):
             self._descend(grad_scaler, check=True)
         else:
             self._skip(grad_scaler)
+        if norm > 0.0:  # neither zero nor nan: a second pass ran
+            whole = time.perf_counter() - began
+            self.cost = whole / (whole - extra)
         return loss
 
     def _climb_and_look(

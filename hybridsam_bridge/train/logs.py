@@ -64,6 +64,7 @@ class Logs:
             "loss": loss,
             "validation": "" if validation is None else validation,
             "gap": getattr(trainer.optimizer, "gap", math.nan),
+            "cost": getattr(trainer.optimizer, "cost", math.nan),
             "lr": trainer.optimizer.param_groups[0]["lr"],
             **self._solver(),
             "skipped": trainer.stepper.skipped,

@@ -57,7 +57,7 @@ class ProgressBar:
 
 
 _HIDDEN = {"step", "epoch", "seconds", "lr"}
-_NAMES = {"validation": "val", "gap": "sharp", "solver_steps": "steps"}
+_NAMES = {"validation": "val", "gap": "sharp", "cost": "sam cost", "solver_steps": "steps"}
 
 
 def summary_line(row: Mapping[str, Any]) -> str:

@@ -7,26 +7,35 @@ module HybridSAMBridge
 using DiffEqBase: DEVerbosity
 using ForwardDiff: ForwardDiff
 using FunctionWrappers: FunctionWrapper
+using Krylov: GmresWorkspace, gmres!
 using LinearAlgebra
 using LinearAlgebra: BLAS, LAPACK, LAPACKException, SingularException, ZeroPivotException
-using LinearSolve: GenericLUFactorization, LUFactorization
+using LinearSolve: LinearSolve, GenericLUFactorization, LUFactorization, LinearCache, SciMLLinearSolveAlgorithm
 using OrdinaryDiffEqCore: init, step!
 using OrdinaryDiffEqRosenbrock: Rodas3, Rodas3P, Rodas4, Rodas42, Rodas4P, Rodas4P2, Rodas5, Rodas5P, Rodas5Pe,
     Rosenbrock23, Rosenbrock23Cache, RosenbrockCache
 using OrdinaryDiffEqTsit5: Tsit5, Tsit5Cache, Tsit5ConstantCacheActual, Tsit5Interp
 using OrdinaryDiffEqVerner: Vern7, Vern9
 using PrecompileTools: @compile_workload, @setup_workload
-using SciMLBase: FullSpecialize, ODEFunction, ODEProblem, ReturnCode
+using SciMLBase: SciMLBase, FullSpecialize, NoInit, ODEFunction, ODEProblem, ReturnCode, build_linear_solution,
+    derivative_discontinuity!
 using SciMLLogging: None
+using SparseArrays: SparseArrays, SparseMatrixCSC, nzrange, sparse
+using SparseArrays.UMFPACK: UMFPACK, UmfpackLU
+using SparseMatrixColorings: ColoringProblem, GreedyColoringAlgorithm, coloring, column_groups
 
 include("Kernels.jl")
+include("systems.jl")
 include("model.jl")
+include("linear.jl")
+include("sparse.jl")
+include("krylov.jl")
 include("tableau.jl")
 include("algorithms.jl")
-include("linear.jl")
 include("forward.jl")
 include("discrete.jl")
 include("explicit.jl")
+include("esdirk.jl")
 include("gauss.jl")
 include("sensitivity.jl")
 include("source.jl")

@@ -17,16 +17,27 @@ Methods by name, each a function of the number of unknowns. HybridSAMBridgeImpli
 Verner's lazy interpolants would evaluate the model after the solve, when its context is another sample's.
 """
 const METHODS = Dict{String,Any}(
-    (name => (n -> method(; linsolve = linear_solver(n))) for (name, method) in ROSENBROCK)...,
+    (name => (n -> method(; linsolve = ModelSystem())) for (name, method) in ROSENBROCK)...,
     "Tsit5" => n -> Tsit5(), "Vern7" => n -> Vern7(; lazy = false), "Vern9" => n -> Vern9(; lazy = false))
 
+"Singly diagonally implicit methods, of which HybridSAMBridgeImplicit has the algorithms."
+const ESDIRK = ("TRBDF2", "KenCarp3", "KenCarp4", "KenCarp5", "Kvaerno5")
+
 "Whether the tape can keep the method's own stages, so that its steps can be reversed."
-keeps_stages(method::String) = haskey(ROSENBROCK, method) || method == "Tsit5"
+keeps_stages(method::String) = haskey(ROSENBROCK, method) || method in ESDIRK || method == "Tsit5"
 
 is_explicit(method::String) = method in ("Tsit5", "Vern7", "Vern9")
 
 "What solves λ' = -Jᵀλ backwards after a solve with `method`."
-backward_algorithm(method::String, n::Int) = is_explicit(method) ? Tsit5() : algorithm("Rodas5P", n)
+backward_algorithm(method::String, n::Int) = is_explicit(method) ? Tsit5() : Rodas5P(; linsolve = linear_solver(n))
+
+"What holds the matrices of `method`'s steps."
+function system_for(plan::Plan, method::String)
+    is_explicit(method) && return NoSystem()
+    plan.linear == "sparse" && return SparseSystem(plan.pattern, plan.n)
+    plan.linear == "krylov" && return KrylovSystem(plan.pattern, plan.n)
+    return DenseSystem(plan.n)
+end
 
 function algorithm(method::String, n::Int)
     haskey(METHODS, method) || throw(ArgumentError("the Julia backend has no method $method"))

@@ -47,17 +47,27 @@ function register_source(code, filename, name, names, shapes, named, takes_conte
     return id
 end
 
-"Register a plan of parts: for each (functions, constants, size of its slice of p, gain), vectors as (address, length)."
-function register_plan(n, nc, np, columns)
+"""
+    register_plan(n, nc, np, columns, linear, pattern, mass, stops) -> id
+
+A plan of parts: for each (functions, constants, size of its slice of p, gain), vectors as (address, length).
+`pattern` = (rows, columns) of the Jacobian, `mass` = (rows, columns, values), zero-based; of no length where unused.
+"""
+function register_plan(n, nc, np, columns, linear, pattern, mass, stops)
     parts = Part[]
     start = 0
     for (id, constants, size, gain) in columns
         push!(parts, Part(REGISTRY[id], copy(wrap(constants...)), start+1:start+size, copy(wrap(gain...))))
         start += size
     end
+    places(x) = x[2] == 0 ? Int[] : wrap_ints(x...) .+ 1
+    M_rows, M_columns, M_values = places(mass[1]), places(mass[2]), copy(wrap(mass[3]...))
+    M = isempty(M_values) ? nothing : sparse(M_rows, M_columns, M_values, n, n)
+    entries = linear in ("sparse", "krylov") ?
+              Pattern(n, [places(pattern[1]); M_rows], [places(pattern[2]); M_columns]) : nothing
     key = next_id()
-    PLANS[key] = Plan(n, nc, np, parts)
-    prepare!(PLANS[key], :f, :jac)
+    plan = PLANS[key] = Plan(n, nc, np, parts, entries, linear, M, copy(wrap(stops...)))
+    prepare!(plan, :f, matrix_functions(plan)...)
     return key
 end
 
@@ -111,8 +121,6 @@ function vjp(id, addresses, cancel, threads)
     table[2, :] .= reinterpret.(Int64, reached)
     return nothing
 end
-
-has_tape(id) = haskey(TAPES, id)
 
 function release(ids)
     for id in ids

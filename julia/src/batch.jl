@@ -6,7 +6,7 @@ struct Tape
     plan::Plan
     method::String
     adjoint::String
-    tab::Union{Tableau,ExplicitTableau,Nothing}
+    tab::Union{ReversibleTableau,Nothing}
     p::V
     c::M
     outputs::Array{Float64,3}   # (n, T, B)
@@ -69,18 +69,18 @@ forced_steps(forced::V, offsets::Vector{Int}, b::Int) = isempty(offsets) ? V() :
 """
 function solve_batch!(ys, outcomes, plan::Plan, method::String, adjoint::String, u0::M, c::M, p::V, ts::V,
                       ctl::Controls, threads::Int, forced::V, offsets::Vector{Int}, time_limit::Float64)
-    prepare!(plan, :f, :jac)
+    prepare!(plan, :f, matrix_functions(plan)...)
     time_dependent(plan) && prepare!(plan, :tgrad)
     alg = algorithm(method, plan.n)
     samples = Vector{Any}(nothing, size(u0, 2))
-    tab = Ref{Union{Tableau,ExplicitTableau,Nothing}}(nothing)
-    over_threads(() -> Model(plan, p), size(u0, 2), threads) do m, b
+    tab = Ref{Union{ReversibleTableau,Nothing}}(nothing)
+    over_threads(() -> Model(plan, p, system_for(plan, method)), size(u0, 2), threads) do m, b
         copyto!(m.c, view(c, :, b))
         samples[b] = solve_sample!(ys, outcomes[b], alg, keeps_stages(method), m, u0[:, b], ts, ctl,
                                    forced_steps(forced, offsets, b), b)
     end
     ctl.keep || return nothing
-    keeps_stages(method) && (tab[] = tableau_of(alg, Model(plan, p)))
+    keeps_stages(method) && (tab[] = tableau_of(alg))
     return Tape(plan, method, adjoint, tab[], p, c, copy(ys), ts, samples, [o.status for o in outcomes], ctl.rtol,
                 ctl.atol, ctl.max_steps, time_limit)
 end
@@ -106,10 +106,10 @@ function solve_sample!(ys, outcome::Outcome, alg, steps_kept::Bool, m::Model, u0
     end
 end
 
-"The coefficients of `alg` as OrdinaryDiffEq holds them in its cache."
-function tableau_of(alg, m::Model)
-    prob = ODEProblem{true,FullSpecialize}(TABLEAU_RHS, zeros(m.n), (0.0, 1.0), nothing)
-    integrator = init(prob, alg; abstol = ones(m.n), reltol = 1.0, dt = 1.0, adaptive = false, dense = false,
+"The coefficients of `alg` as OrdinaryDiffEq holds them in its cache, whatever the size of the problem."
+function tableau_of(alg)
+    prob = ODEProblem{true,FullSpecialize}(TABLEAU_RHS, zeros(1), (0.0, 1.0), nothing)
+    integrator = init(prob, alg; abstol = ones(1), reltol = 1.0, dt = 1.0, adaptive = false, dense = false,
                       save_everystep = false, calck = false, verbose = QUIET)
     return tableau(integrator.cache)
 end
@@ -118,10 +118,10 @@ const TABLEAU_RHS = ODEFunction{true,FullSpecialize}((du, u, p, t) -> (fill!(du,
     jac = (J, u, p, t) -> (fill!(J, 0.0); nothing), tgrad = (dT, u, p, t) -> (fill!(dT, 0.0); nothing))
 
 "One thread's memory in a backward pass."
-struct Lane{S}
+struct Lane
     m::Model
     scratch::Model
-    space::AdjointSpace{S}
+    space::AdjointSpace
     grad::V
     slope::V
     total::V
@@ -129,7 +129,7 @@ end
 
 function Lane(tape::Tape)
     plan, stages = tape.plan, tape.tab === nothing ? 1 : tape.tab.stages
-    system = tape.tab isa Tableau ? DenseSystem(plan.n) : NoSystem()
+    system = tape.tab === nothing ? NoSystem() : system_for(plan, tape.method)
     return Lane(Model(plan, tape.p), Model(plan, tape.p), AdjointSpace(system, plan.n, stages), zeros(plan.n), zeros(plan.n),
                 zeros(plan.n + plan.nc + plan.np))
 end
@@ -140,7 +140,7 @@ end
 `g` (n, T, B); outputs gu0 (n, B), gts (T), gc (nc, B), gp (np), all overwritten.
 """
 function vjp_batch!(gu0, gts, gc, gp, status, reached, tape::Tape, g, cancel::Ptr{Int32}, threads::Int)
-    prepare!(tape.plan, :f, :jac, :vjp, :hvp)
+    prepare!(tape.plan, :f, matrix_functions(tape.plan)..., :vjp, :hvp)
     tape.adjoint == "gauss" && prepare!(tape.plan, :vjpu)
     time_dependent(tape.plan) && prepare!(tape.plan, :tgrad)
     ctl = Controls(tape.rtol, tape.atol, tape.max_steps, cancel, false, 0, deadline(tape.time_limit))
@@ -181,19 +181,14 @@ function backward_sample!(gu0, gc, gts::V, gp::V, status, reached, lane::Lane, t
     fill!(m.gc, 0.0)
     gb = j -> view(g, :, j, b)
     sample = tape.samples[b]
-    if tape.adjoint == "forward"
-        fill!(lane.total, 0.0)
-        status[b], reached[b] = forward_adjoint!(lane.total, lane.scratch, tape.plan, tape.tab, sample, ts, gb,
-                                                 lane.space, ctl)
-        n, nc = tape.plan.n, tape.plan.nc
-        lane.grad .= view(lane.total, 1:n)
-        m.gc .= view(lane.total, n+1:n+nc)
-        gp .+= view(lane.total, n+nc+1:length(lane.total))
-    elseif tape.adjoint == "gauss"
-        state = sample isa StepTape ? step_state(sample, tape.tab, lane.scratch, lane.space) : dense_state(sample)
-        status[b], reached[b], _ = gauss_adjoint!(lane.grad, backward_algorithm(tape.method, m.n), m, lane.scratch, state, ts, gb, ctl)
-    else
-        status[b], reached[b] = discrete_adjoint!(lane.grad, m, tape.tab, sample, ts, gb, lane.space, ctl)
+    enter_step!(m, ts[1])
+    forget!(lane.space.system)
+    lane.space.block.start = -1
+    try
+        status[b], reached[b] = pull_back!(lane, tape, sample, gp, gb, ctl)
+    catch error
+        is_linear_failure(error) || rethrow()
+        status[b] = NONLINEAR_SOLVER
     end
     status[b] == SUCCESS || return nothing
     gu0[:, b] .= lane.grad
@@ -202,10 +197,31 @@ function backward_sample!(gu0, gc, gts::V, gp::V, status, reached, lane::Lane, t
     return nothing
 end
 
+"The adjoint of one sample, as the tape asks for. Returns its status and the time reached."
+function pull_back!(lane::Lane, tape::Tape, sample, gp::V, gb, ctl::Controls)
+    m, ts = lane.m, tape.ts
+    if tape.adjoint == "forward"
+        fill!(lane.total, 0.0)
+        status, reached = forward_adjoint!(lane.total, lane.scratch, tape.plan, tape.tab, sample, ts, gb, lane.space, ctl)
+        n, nc = tape.plan.n, tape.plan.nc
+        lane.grad .= view(lane.total, 1:n)
+        m.gc .= view(lane.total, n+1:n+nc)
+        gp .+= view(lane.total, n+nc+1:length(lane.total))
+        return status, reached
+    elseif tape.adjoint == "gauss"
+        state = sample isa StepTape ? step_state(sample, tape.tab, lane.scratch, lane.space) : dense_state(sample)
+        status, reached, _ = gauss_adjoint!(lane.grad, backward_algorithm(tape.method, m.n), m, lane.scratch, state, ts, gb, ctl)
+        return status, reached
+    end
+    return discrete_adjoint!(lane.grad, m, tape.tab, sample, ts, gb, lane.space, ctl)
+end
+
 # dy(ts_j)/dts_j = f(y_j, ts_j) at outputs; a later start shifts the initial state by -f(y0, ts_1).
 function add_time_gradients!(gts::V, lane::Lane, tape::Tape, gb, b::Int)
     ys = tape.outputs
+    lane.m.mass === nothing || return nothing       # Python refuses to differentiate a DAE for its output times
     for j in eachindex(tape.ts)
+        enter_step!(lane.m, j == 1 ? tape.ts[1] : prevfloat(tape.ts[j]))
         u = copyto!(lane.space.ui, view(ys, :, j, b))
         rhs!(lane.slope, u, lane.m, tape.ts[j])
         gts[j] += j == 1 ? -(dot(lane.grad, lane.slope) - dot(gb(1), lane.slope)) : dot(gb(j), lane.slope)

@@ -2,13 +2,19 @@
 #
 # Given λ, the cotangent of u_{n+1}, a step's reverse is (E as in tableau.jl, J at (u_n, t_n)):
 #     k̄_i = b_i λ;  for i = s..1:  μ_i = E⁻ᵀ k̄_i,  ū_i = J(u_i)ᵀ μ_i,  p̄ += f_p(u_i)ᵀ μ_i,
-#                   and for j < i:  k̄_j += A_ij ū_i + (C_ij/h) μ_i;
+#                   and for j < i:  k̄_j += A_ij ū_i + (C_ij/h) Mᵀ μ_i;
 #     λ += Σ ū_i + ∇_u s,  p̄ += ∇_p s   with  s = Σ_i μ_iᵀ (J(u_n) k_i + h d_i f_t(u_n)).
 # Outputs between steps enter k̄ and the cotangents of both ends through the interpolant's weights.
 
+"States of the steps from `start` on, computed again because the tape left them out."
+mutable struct Block
+    states::V
+    start::Int                  # number of the first state, -1: none
+end
+
 "Memory for the reverse of one sample's steps."
-struct AdjointSpace{S<:System}
-    system::S
+struct AdjointSpace
+    system::System
     ks::M
     kbar::M
     u0::V
@@ -16,6 +22,7 @@ struct AdjointSpace{S<:System}
     ui::V
     ubar::V
     mu::V
+    mass_mu::V
     lambda::V
     lambda0::V
     direction::V
@@ -25,9 +32,10 @@ struct AdjointSpace{S<:System}
     fbar0::V
     fbar1::V
     Z::M
+    block::Block
 end
-AdjointSpace(system, n, s) = AdjointSpace(system, zeros(n, s), zeros(n, s), (zeros(n) for _ in 1:13)...,
-                                          n < s ? zeros(n, n) : zeros(0, 0))
+AdjointSpace(system, n, s) = AdjointSpace(system, zeros(n, s), zeros(n, s), (zeros(n) for _ in 1:14)...,
+                                          n < s ? zeros(n, n) : zeros(0, 0), Block(V(), -1))
 
 function stage_state!(ui::V, a::AdjointSpace, tab::Tableau, i::Int, ::Float64)
     copyto!(ui, a.u0)
@@ -41,36 +49,77 @@ function stage_state!(ui::V, a::AdjointSpace, tab::Tableau, i::Int, ::Float64)
     return nothing
 end
 
-"The stages of the step again, where the tape did not keep them."
-function recompute_stages!(a::AdjointSpace, tab::Tableau, m::Model, t::Float64, h::Float64)
+"What a step from a.u0 needs before its stages: the factors of E. False if it is singular."
+start_step!(a::AdjointSpace, tab::Tableau, m::Model, t::Float64, h::Float64) =
+    assemble!(a.system, a.u0, m, t, 1 / (tab.gamma * h))
+
+"The stages of the step from a.u0 again, where the tape did not keep them. False if they cannot be computed."
+function compute_stages!(a::AdjointSpace, tab::Tableau, m::Model, t::Float64, h::Float64)
     tgrad!(a.mt, a.u0, m, t)
     for i in 1:tab.stages
         stage_state!(a.ui, a, tab, i, h)
         rhs!(a.mu, a.ui, m, t + tab.c[i] * h)
         @inbounds for r in eachindex(a.mu)
-            s = a.mu[r] + h * tab.d[i] * a.mt[r]
+            s = 0.0
             for j in 1:i-1
                 s += tab.C[i, j] / h * a.ks[r, j]
             end
-            a.mu[r] = s
+            a.ubar[r] = s
+            a.mu[r] += h * tab.d[i] * a.mt[r]
         end
+        add_product!(a.mu, m.mass, a.ubar, 1.0)
         solve!(a.mu, a.system)
         copyto!(view(a.ks, :, i), a.mu)
     end
-    return nothing
+    return true
 end
 
-function load_step!(a::AdjointSpace, tape::StepTape, tab::Tableau, step::Int, m::Model)
+"Weight of stage i in u_{n+1} - u_n."
+end_weight(tab::Tableau, i::Int, ::Float64) = tab.b[i]
+
+"Bring step number `step` back: both ends, stages, and for implicit methods the factors of its matrix."
+function load_step!(a::AdjointSpace, tape::StepTape, tab, step::Int, m::Model)
     n = m.n
-    copyto!(a.u0, 1, tape.u, (step - 1) * n + 1, n)
-    copyto!(a.u1, 1, tape.u, step * n + 1, n)
+    load_states!(a, tape, tab, step, m) || return false
     t, h = tape.t[step], tape.t[step+1] - tape.t[step]
-    assemble!(a.system, a.u0, m, t, 1 / (tab.gamma * h)) || return false
-    if tape.full
-        copyto!(a.ks, 1, tape.ks, (step - 1) * n * tab.stages + 1, n * tab.stages)
-    else
-        recompute_stages!(a, tab, m, t, h)
+    enter_step!(m, t)
+    start_step!(a, tab, m, t, h) || return false
+    tape.full || return compute_stages!(a, tab, m, t, h)
+    copyto!(a.ks, 1, tape.ks, (step - 1) * n * tab.stages + 1, n * tab.stages)
+    return true
+end
+
+function load_states!(a::AdjointSpace, tape::StepTape, tab, step::Int, m::Model)
+    n = m.n
+    if tape.stride == 1
+        copyto!(a.u0, 1, tape.u, (step - 1) * n + 1, n)
+        copyto!(a.u1, 1, tape.u, step * n + 1, n)
+        return true
     end
+    start = (step - 1) ÷ tape.stride * tape.stride
+    a.block.start == start || compute_block!(a, tape, tab, start, m) || return false
+    copyto!(a.u0, 1, a.block.states, (step - 1 - start) * n + 1, n)
+    copyto!(a.u1, 1, a.block.states, (step - start) * n + 1, n)
+    return true
+end
+
+"States from number `start`, which the tape kept, to the next that it kept."
+function compute_block!(a::AdjointSpace, tape::StepTape, tab, start::Int, m::Model)
+    n, count = m.n, min(tape.stride, steps(tape) - start)
+    states = resize!(a.block.states, n * (count + 1))
+    copyto!(states, 1, tape.u, start ÷ tape.stride * n + 1, n)
+    for q in 1:count
+        t, h = tape.t[start+q], tape.t[start+q+1] - tape.t[start+q]
+        copyto!(a.u0, 1, states, (q - 1) * n + 1, n)
+        enter_step!(m, t)
+        start_step!(a, tab, m, t, h) && compute_stages!(a, tab, m, t, h) || return false
+        copyto!(a.u1, a.u0)
+        for i in 1:tab.stages
+            axpy!(end_weight(tab, i, h), view(a.ks, :, i), a.u1)
+        end
+        copyto!(states, q * n + 1, a.u1, 1, n)
+    end
+    a.block.start = start
     return true
 end
 
@@ -156,10 +205,12 @@ function reverse_step!(a::AdjointSpace, m::Model, tab::Tableau, t::Float64, h::F
         stage_state!(a.ui, a, tab, i, h)
         fill!(a.ubar, 0.0)
         vjp!(a.ubar, a.mu, a.ui, m, t + tab.c[i] * h)
+        fill!(a.mass_mu, 0.0)
+        add_transposed_product!(a.mass_mu, m.mass, a.mu, 1.0)
         @inbounds for j in 1:i-1
             A, C = tab.A[i, j], tab.C[i, j] / h
             for r in 1:n
-                a.kbar[r, j] += A * a.ubar[r] + C * a.mu[r]
+                a.kbar[r, j] += A * a.ubar[r] + C * a.mass_mu[r]
             end
         end
         a.lambda .+= a.ubar

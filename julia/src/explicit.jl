@@ -59,15 +59,9 @@ function stage_state!(ui::V, a::AdjointSpace, tab::ExplicitTableau, i::Int, h::F
     return nothing
 end
 
-function load_step!(a::AdjointSpace, tape::StepTape, tab::ExplicitTableau, step::Int, m::Model)
-    n = m.n
-    copyto!(a.u0, 1, tape.u, (step - 1) * n + 1, n)
-    copyto!(a.u1, 1, tape.u, step * n + 1, n)
-    t, h = tape.t[step], tape.t[step+1] - tape.t[step]
-    if tape.full
-        copyto!(a.ks, 1, tape.ks, (step - 1) * n * tab.stages + 1, n * tab.stages)
-        return true
-    end
+start_step!(::AdjointSpace, ::ExplicitTableau, ::Model, ::Float64, ::Float64) = true
+
+function compute_stages!(a::AdjointSpace, tab::ExplicitTableau, m::Model, t::Float64, h::Float64)
     for i in 1:tab.stages
         stage_state!(a.ui, a, tab, i, h)
         rhs!(a.mu, a.ui, m, t + tab.c[i] * h)
@@ -75,6 +69,8 @@ function load_step!(a::AdjointSpace, tape::StepTape, tab::ExplicitTableau, step:
     end
     return true
 end
+
+end_weight(tab::ExplicitTableau, i::Int, h::Float64) = h * tab.A[tab.stages, i]
 
 function gather_outputs!(a::AdjointSpace, m::Model, tab::ExplicitTableau, t0::Float64, t1::Float64, ts::V, j::Int, g)
     h = t1 - t0

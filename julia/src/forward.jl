@@ -8,6 +8,7 @@ const NON_FINITE = 3
 const NONLINEAR_SOLVER = 4
 const TIME_LIMIT = 5
 const NOT_RUN = 7
+const INCONSISTENT = 8
 
 "Numerical options of one call; `cancel` points at a flag that the caller may set to a status to stop with."
 struct Controls
@@ -40,14 +41,18 @@ mutable struct Outcome
 end
 Outcome() = Outcome(NOT_RUN, NaN, 0, 0, 0, 0)
 
-"Accepted steps of a one-step method: times, states, and the stages where memory allowed."
+"""
+Accepted steps of a one-step method: times, states, and the stages. Beyond the memory limit stages are left out, and
+then states: only every `stride`-th is kept, and the reverse pass computes the others again from the one before.
+"""
 mutable struct StepTape
     t::V                        # N + 1 times
-    u::V                        # n (N + 1)
+    u::V                        # n numbers for each state kept
     ks::V                       # n s N, or empty
     full::Bool                  # ks is complete
+    stride::Int
 end
-StepTape() = StepTape(Float64[], Float64[], Float64[], true)
+StepTape() = StepTape(Float64[], Float64[], Float64[], true, 1)
 
 Base.sizeof(tape::StepTape) = 8 * (length(tape.t) + length(tape.u) + length(tape.ks))
 steps(tape::StepTape) = length(tape.t) - 1
@@ -58,7 +63,16 @@ struct DenseTape{S}
 end
 Base.sizeof(tape::DenseTape) = 8 * sum(length, tape.sol.u; init = 0) * 8
 
-const RHS = ODEFunction{true,FullSpecialize}(rhs!; jac = jacobian!, tgrad = tgrad!)
+# `RHS` (Rosenbrock and explicit methods) and `NEWTON_RHS` (ESDIRK) leave every matrix to the model's system, and
+# OrdinaryDiffEq's own stays a token. The others take the dense Jacobian.
+const TOKEN = zeros(1, 1)
+const RHS = ODEFunction{true,FullSpecialize}(rhs!; Wfact_t = assemble_step!, tgrad = tgrad!, jac_prototype = TOKEN)
+const NEWTON_RHS = ODEFunction{true,FullSpecialize}(rhs!; jac = newton_jacobian!, tgrad = tgrad!, jac_prototype = TOKEN)
+const DENSE_RHS = ODEFunction{true,FullSpecialize}(rhs!; jac = jacobian!, tgrad = tgrad!)
+
+right_hand_side(alg, m::Model) = m.mass === nothing ? RHS : with_mass(m.mass)
+with_mass(mass::Sparse) = ODEFunction{true,FullSpecialize}(
+    rhs!; Wfact_t = assemble_step!, tgrad = tgrad!, jac_prototype = TOKEN, mass_matrix = mass)
 
 function status_of(code)
     code in (ReturnCode.Success, ReturnCode.Default) && return SUCCESS
@@ -92,16 +106,47 @@ is_linear_failure(error) = error isa Union{SingularException,LAPACKException,Zer
 Solve of one sample by a method whose stages the tape can keep. `store(j, u)` takes output j; `forced` (empty: adaptive) the step ends.
 """
 function solve_steps!(store, alg, m::Model, u0::V, ts::V, ctl::Controls, forced::V, tape::StepTape, outcome::Outcome)
-    prob = ODEProblem{true,FullSpecialize}(RHS, u0, (ts[1], ts[end]), m)
+    forget!(m.system)
+    enter_step!(m, ts[1])
+    m.mass === nothing || is_consistent(m, u0, ts[1], ctl) || return refuse!(outcome)
+    # A function barrier: the problem's type depends on whether there is a mass matrix.
+    return integrate!(store, alg, right_hand_side(alg, m), m, u0, ts, ctl, forced, tape, outcome)
+end
+
+function integrate!(store, alg, f, m::Model, u0::V, ts::V, ctl::Controls, forced::V, tape::StepTape, outcome::Outcome)
+    prob = ODEProblem{true,FullSpecialize}(f, u0, (ts[1], ts[end]), m)
     common = (; abstol = ctl.atol, reltol = ctl.rtol, maxiters = ctl.max_steps, save_everystep = false,
-              save_start = false, save_end = false, dense = false, calck = false, verbose = QUIET)
-    integrator = isempty(forced) ? init(prob, alg; common...) :
+              save_start = false, save_end = false, dense = false, calck = false, verbose = QUIET,
+              initializealg = NoInit())
+    integrator = isempty(forced) ? init(prob, alg; common..., tstops = inside(m.stops, ts)) :
                  init(prob, alg; common..., adaptive = false, dt = ts[end] - ts[1], tstops = forced)
     return advance!(store, integrator, m, ts, ctl, tape, outcome)
 end
 
+inside(stops::V, ts::V) = isempty(stops) ? stops : filter(t -> ts[1] < t < ts[end], stops)
+
+# How far the algebraic equations may be from zero at the start, as a multiple of what the tolerances allow.
+const CONSISTENT = 100.0
+
+"Whether u0 satisfies the equations without a derivative (M's rows of zeros)."
+function is_consistent(m::Model, u0::V, t::Float64, ctl::Controls)
+    f, allowed = zeros(m.n), zeros(m.n)
+    rhs!(f, u0, m, t)
+    algebraic = trues(m.n)
+    algebraic[m.mass.rowval[m.mass.nzval .!= 0]] .= false
+    # What a change of every unknown within its tolerance does to f.
+    absolute_row_sums!(allowed, m.system, ctl.atol .+ ctl.rtol .* abs.(u0), u0, m, t)
+    return all(i -> !algebraic[i] || abs(f[i]) <= CONSISTENT * allowed[i] + eps(), 1:m.n)
+end
+
+function refuse!(outcome::Outcome)
+    outcome.status = INCONSISTENT
+    return outcome
+end
+
 function advance!(store, integrator, m::Model, ts::V, ctl::Controls, tape::StepTape, outcome::Outcome)
     tab = tableau(integrator.cache)
+    before = jacobians(m.system)
     n, s = m.n, tab.stages
     y, f1 = zeros(n), zeros(n)
     stages = zeros(n * s)
@@ -130,11 +175,21 @@ function advance!(store, integrator, m::Model, ts::V, ctl::Controls, tape::StepT
             j += 1
         end
         j > length(ts) && break
+        pass_stop!(integrator, m, t1)
         status = cancelled(ctl)
     end
     status = refine(status, integrator.u, m, integrator.t, f1)
     record!(outcome, status, integrator)
+    outcome.jac = jacobians(m.system) - before
     return outcome
+end
+
+"At a jump of the right-hand side: on with the values to its right, and with slopes evaluated anew."
+function pass_stop!(integrator, m::Model, t::Float64)
+    isempty(m.stops) && return nothing
+    enter_step!(m, t)
+    insorted(t, m.stops) && derivative_discontinuity!(integrator, true)
+    return nothing
 end
 
 first_slope(cache) = cache.fsalfirst
@@ -142,9 +197,12 @@ first_slope(cache::Tsit5Cache) = cache.k1
 
 function keep_step!(tape::StepTape, integrator, t1::Float64, h::Float64, stage_size::Int, limit::Int)
     push!(tape.t, t1)
-    append!(tape.u, integrator.u)
+    if steps(tape) % tape.stride == 0
+        append!(tape.u, integrator.u)
+        8 * length(tape.u) > limit && length(tape.u) > 4 * length(integrator.u) && thin!(tape, length(integrator.u))
+    end
     tape.full || return nothing
-    if 8 * (length(tape.ks) + stage_size) > limit
+    if 8 * (length(tape.u) + length(tape.ks) + stage_size) > limit
         tape.full = false
         tape.ks = V()
         return nothing
@@ -152,6 +210,18 @@ function keep_step!(tape::StepTape, integrator, t1::Float64, h::Float64, stage_s
     offset = length(tape.ks)
     resize!(tape.ks, offset + stage_size)
     copy_stages!(tape.ks, offset, integrator.cache, h)
+    return nothing
+end
+
+"Keep every second of the states that are there."
+function thin!(tape::StepTape, n::Int)
+    tape.full, tape.ks = false, V()
+    kept = length(tape.u) ÷ n
+    for k in 1:(kept-1)÷2
+        copyto!(tape.u, k * n + 1, tape.u, 2k * n + 1, n)
+    end
+    resize!(tape.u, n * ((kept - 1) ÷ 2 + 1))
+    tape.stride *= 2
     return nothing
 end
 
@@ -185,10 +255,11 @@ absolute_tolerance(alg, ctl::Controls) = ctl.atol
 Any other method; outputs and the tape through the method's own dense output.
 """
 function solve_dense!(store, alg, m::Model, u0::V, ts::V, ctl::Controls, outcome::Outcome)
-    prob = ODEProblem{true,FullSpecialize}(RHS, u0, (ts[1], ts[end]), m)
+    enter_step!(m, ts[1])
+    prob = ODEProblem{true,FullSpecialize}(DENSE_RHS, u0, (ts[1], ts[end]), m)
     integrator = init(prob, alg; abstol = absolute_tolerance(alg, ctl), reltol = ctl.rtol, maxiters = ctl.max_steps,
                       save_everystep = ctl.keep, save_start = ctl.keep, save_end = ctl.keep, dense = ctl.keep,
-                      calck = true, verbose = QUIET)
+                      calck = true, verbose = QUIET, tstops = inside(m.stops, ts))
     y = zeros(m.n)
     j = 2
     status = cancelled(ctl)
@@ -206,6 +277,7 @@ function solve_dense!(store, alg, m::Model, u0::V, ts::V, ctl::Controls, outcome
             j += 1
         end
         j > length(ts) && break
+        pass_stop!(integrator, m, integrator.t)
         status = cancelled(ctl)
     end
     status = refine(status, integrator.u, m, integrator.t, y)

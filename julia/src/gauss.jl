@@ -63,9 +63,15 @@ function gauss_adjoint!(grad::V, alg, m::Model, scratch::Model, state, ts::V, g,
     for j in length(ts):-1:2
         lambda .+= g(j)
         any(!iszero, lambda) || continue
-        status, time, count = backward_segment!(alg, lambda, b, m, ts[j], ts[j-1], ctl)
-        taken += count
-        status == SUCCESS || return status, time, taken
+        upper = ts[j]
+        for lower in [reverse(inside(m.stops, ts[j-1:j])); ts[j-1]]     # f may jump in between
+            enter_step!(m, lower)
+            enter_step!(scratch, lower)
+            status, time, count = backward_segment!(alg, lambda, b, m, upper, lower, ctl)
+            taken += count
+            status == SUCCESS || return status, time, taken
+            upper = lower
+        end
     end
     grad .= lambda .+ g(1)
     return SUCCESS, ts[1], taken
@@ -105,11 +111,13 @@ function step_state(tape::StepTape, tab, m::Model, a::AdjointSpace)
         step = clamp(searchsortedlast(tape.t, t), 1, steps(tape))
         t0, t1 = tape.t[step], tape.t[step+1]
         if step != current[]
+            limit = m.clock.limit   # that of the backward step, which this step may only touch
             load_step!(a, tape, tab, step, m) || fill!(a.ks, NaN)
             if needs_slopes(tab)
                 rhs!(a.f0, a.u0, m, t0)
                 rhs!(a.fbar1, a.u1, m, t1)
             end
+            m.clock.limit = limit
             current[] = step
         end
         interpolate!(y, (t - t0) / (t1 - t0), tab, a.u0, a.u1, a.ks, t1 - t0, a.f0, a.fbar1)

@@ -1,16 +1,23 @@
 # Sums of products over windows: convolutions and their gradients, straight from strided views.
 #
 # c[r, o, x] (+)= sum over s of a[r, x, s] b[r, o, x, s]. r stands for three outer axes, s for four summed ones.
-# k_sweep_rows! runs vectors along x (a contiguous there, b constant) and keeps 4 o times 8 x sums in registers
-# over all of s. k_sweep_dots! runs vectors along the last summed axis. k_sweep_any! takes any strides.
+# k_sweep_rows! runs vectors along x (a contiguous there, b constant), k_sweep_dots! along the last summed axis. Both
+# keep a tile of sums in registers over all of s: enough of them to hide the latency of a multiplication and to use
+# every load several times. k_sweep_any! takes any strides.
 
 const Lanes{N} = NTuple{N,VecElement{Float64}}
+
+const AVX512 = Sys.ARCH === :x86_64 && let id = Base.BinaryPlatforms.CPUID
+    id.test_cpu_feature(id.JL_X86_avx512f)
+end
+const WIDE = AVX512 ? 8 : 4     # numbers in a vector register
+const SUMS = AVX512 ? 16 : 8    # sums that a tile may hold: half of the registers
 
 @inline _load(::Val{N}, x::Vector{Float64}, i::Int) where {N} = unsafe_load(Ptr{Lanes{N}}(pointer(x, i)))
 @inline _store!(x::Vector{Float64}, i::Int, v::Lanes{N}) where {N} = unsafe_store!(Ptr{Lanes{N}}(pointer(x, i)), v)
 @inline _all(::Val{N}, v::Float64) where {N} = ntuple(_ -> VecElement(v), Val(N))
 
-for n in (4, 8)
+for n in (1, 4, 8)
     @eval @inline _fma(a::Lanes{$n}, b::Lanes{$n}, c::Lanes{$n}) = Base.llvmcall(
         $("""
         %p = fmul contract <$n x double> %0, %1
@@ -24,67 +31,61 @@ for n in (4, 8)
         """), Lanes{$n}, Tuple{Lanes{$n},Lanes{$n}}, a, b)
 end
 @inline _total(v::Lanes{N}) where {N} = sum(ntuple(i -> v[i].value, Val(N)))
+@inline _zeros(w::Val, ::Val{K}) where {K} = ntuple(_ -> _all(w, 0.0), Val(K))
 
-# One vector of x for four o: everything stays in registers over s.
-@inline function _tile4(w::Val, a, p, b, q, bo, as, bs, ns)
-    c0 = c1 = c2 = c3 = _all(w, 0.0)
+# K vectors that start a stride apart, and K numbers each spread over a vector.
+@inline _vectors(w::Val, ::Val{K}, x, i, stride) where {K} = ntuple(k -> _load(w, x, i + (k - 1) * stride), Val(K))
+@inline _spread(w::Val, ::Val{K}, x, i, stride) where {K} = ntuple(k -> _all(w, @inbounds x[i+(k-1)*stride]), Val(K))
+
+# All products of X vectors u and O vectors v, added to X O sums.
+@inline _products(c, u::NTuple{X,L}, v::NTuple{O,L}) where {X,O,L} =
+    ntuple(n -> _fma(u[(n-1)%X+1], v[(n-1)÷X+1], c[n]), Val(X * O))
+
+# ---- vectors along x ----
+@inline function _rows_tile(w::Val{N}, xs::Val{X}, os::Val{O}, a, p, b, q, bo, as, bs, ns) where {N,X,O}
+    c = _zeros(w, Val(X * O))
     @inbounds for i = 0:ns[1]-1, j = 0:ns[2]-1, k = 0:ns[3]-1
         pa = p + i * as[1] + j * as[2] + k * as[3]
         qb = q + i * bs[1] + j * bs[2] + k * bs[3]
         for _ = 1:ns[4]
-            v = _load(w, a, pa)
-            c0 = _fma(v, _all(w, b[qb]), c0)
-            c1 = _fma(v, _all(w, b[qb+bo]), c1)
-            c2 = _fma(v, _all(w, b[qb+2bo]), c2)
-            c3 = _fma(v, _all(w, b[qb+3bo]), c3)
+            c = _products(c, _vectors(w, xs, a, pa, N), _spread(w, os, b, qb, bo))
             pa += as[4]
             qb += bs[4]
         end
     end
-    return c0, c1, c2, c3
+    return c
 end
 
-@inline function _tile1(w::Val, a, p, b, q, as, bs, ns)
-    c0 = _all(w, 0.0)
-    @inbounds for i = 0:ns[1]-1, j = 0:ns[2]-1, k = 0:ns[3]-1
-        pa = p + i * as[1] + j * as[2] + k * as[3]
-        qb = q + i * bs[1] + j * bs[2] + k * bs[3]
-        for _ = 1:ns[4]
-            c0 = _fma(_load(w, a, pa), _all(w, b[qb]), c0)
-            pa += as[4]
-            qb += bs[4]
-        end
-    end
-    return c0
-end
-
-@inline _put!(w::Val, c, i, v, add) = _store!(c, i, add ? _plus(_load(w, c, i), v) : v)
-
-@inline function _row!(w::Val{N}, x, c, ci, co, no, a, p, b, q, bo, as, bs, ns, add) where {N}
-    o = 0
-    while o + 4 <= no
-        c0, c1, c2, c3 = _tile4(w, a, p + x, b, q + o * bo, bo, as, bs, ns)
-        i = ci + x + o * co
-        _put!(w, c, i, c0, add)
-        _put!(w, c, i + co, c1, add)
-        _put!(w, c, i + 2co, c2, add)
-        _put!(w, c, i + 3co, c3, add)
-        o += 4
-    end
-    while o < no
-        _put!(w, c, ci + x + o * co, _tile1(w, a, p + x, b, q + o * bo, as, bs, ns), add)
-        o += 1
+@inline function _rows_block!(
+    w::Val{N}, xs::Val{X}, os::Val{O}, c, at, co, a, p, b, q, bo, as, bs, ns, add,
+) where {N,X,O}
+    sums = _rows_tile(w, xs, os, a, p, b, q, bo, as, bs, ns)
+    for o = 0:O-1, x = 0:X-1
+        i = at + o * co + x * N
+        v = sums[o*X+x+1]
+        _store!(c, i, add ? _plus(_load(w, c, i), v) : v)
     end
     return nothing
 end
 
-@inline function _element(a, p, b, q, as, bs, ns)
-    total = 0.0
-    @inbounds for i = 0:ns[1]-1, j = 0:ns[2]-1, k = 0:ns[3]-1, l = 0:ns[4]-1
-        total = muladd(
-            a[p+i*as[1]+j*as[2]+k*as[3]+l*as[4]], b[q+i*bs[1]+j*bs[2]+k*bs[3]+l*bs[4]], total)
+# X vectors of x for all o.
+@inline function _rows!(w::Val, xs::Val{X}, c, at, co, no, a, p, b, q, bo, as, bs, ns, add) where {X}
+    o = 0
+    if 8X <= SUMS
+        while o + 8 <= no
+            _rows_block!(w, xs, Val(8), c, at + o * co, co, a, p, b, q + o * bo, bo, as, bs, ns, add)
+            o += 8
+        end
     end
-    return total
+    while o + 4 <= no
+        _rows_block!(w, xs, Val(4), c, at + o * co, co, a, p, b, q + o * bo, bo, as, bs, ns, add)
+        o += 4
+    end
+    at, q, rest = at + o * co, q + o * bo, no - o
+    rest == 3 && _rows_block!(w, xs, Val(3), c, at, co, a, p, b, q, bo, as, bs, ns, add)
+    rest == 2 && _rows_block!(w, xs, Val(2), c, at, co, a, p, b, q, bo, as, bs, ns, add)
+    rest == 1 && _rows_block!(w, xs, Val(1), c, at, co, a, p, b, q, bo, as, bs, ns, add)
+    return nothing
 end
 
 const Four = NTuple{4,Int}
@@ -95,25 +96,32 @@ const Three = NTuple{3,Int}
     b::Vector{Float64}, b0::Int, br::Three, bo::Int, bs::Four, nr::Three, no::Int, nx::Int, ns::Four, add::Bool,
 )
     GC.@preserve a b c begin
-        @inbounds for i = 0:nr[1]-1, j = 0:nr[2]-1, k = 0:nr[3]-1
+        for i = 0:nr[1]-1, j = 0:nr[2]-1, k = 0:nr[3]-1
             ci = c0 + 1 + i * cr[1] + j * cr[2] + k * cr[3]
             p = a0 + 1 + i * ar[1] + j * ar[2] + k * ar[3]
             q = b0 + 1 + i * br[1] + j * br[2] + k * br[3]
             x = 0
-            while x + 8 <= nx
-                _row!(Val(8), x, c, ci, co, no, a, p, b, q, bo, as, bs, ns, add)
-                x += 8
+            if AVX512
+                while x + 4WIDE <= nx
+                    _rows!(Val(WIDE), Val(4), c, ci + x, co, no, a, p + x, b, q, bo, as, bs, ns, add)
+                    x += 4WIDE
+                end
             end
-            if x + 4 <= nx
-                _row!(Val(4), x, c, ci, co, no, a, p, b, q, bo, as, bs, ns, add)
+            while x + 2WIDE <= nx
+                _rows!(Val(WIDE), Val(2), c, ci + x, co, no, a, p + x, b, q, bo, as, bs, ns, add)
+                x += 2WIDE
+            end
+            while x + 4 <= nx
+                _rows!(Val(4), Val(1), c, ci + x, co, no, a, p + x, b, q, bo, as, bs, ns, add)
                 x += 4
             end
+            if x < nx && nx >= 4 && !add   # once more over some of the last vector: what is written twice is equal
+                x = nx - 4
+                _rows!(Val(4), Val(1), c, ci + x, co, no, a, p + x, b, q, bo, as, bs, ns, add)
+                x = nx
+            end
             while x < nx
-                for o = 0:no-1
-                    v = _element(a, p + x, b, q + o * bo, as, bs, ns)
-                    at = ci + x + o * co
-                    c[at] = add ? c[at] + v : v
-                end
+                _rows!(Val(1), Val(1), c, ci + x, co, no, a, p + x, b, q, bo, as, bs, ns, add)
                 x += 1
             end
         end
@@ -121,68 +129,48 @@ const Three = NTuple{3,Int}
     return nothing
 end
 
-# Four o at once: sums over s of a (one load) times b at four o; the last summed axis is contiguous in both.
-@inline function _dots4(a, p, b, q, bo, as, bs, ns)
-    w = Val(4)
-    c0 = c1 = c2 = c3 = _all(w, 0.0)
-    e0 = e1 = e2 = e3 = 0.0
-    @inbounds for i = 0:ns[1]-1, j = 0:ns[2]-1, k = 0:ns[3]-1
+# ---- vectors along the last summed axis ----
+# Products of X rows of a, ax apart, and O rows of b, bo apart; `from` to `to` along the last summed axis.
+@inline function _dots_tile(w::Val{N}, xs::Val{X}, os::Val{O}, a, p, ax, b, q, bo, as, bs, ns, from, to) where {N,X,O}
+    c = _zeros(w, Val(X * O))
+    for i = 0:ns[1]-1, j = 0:ns[2]-1, k = 0:ns[3]-1
         pa = p + i * as[1] + j * as[2] + k * as[3]
         qb = q + i * bs[1] + j * bs[2] + k * bs[3]
-        l = 0
-        while l + 4 <= ns[4]
-            v = _load(w, a, pa + l)
-            c0 = _fma(v, _load(w, b, qb + l), c0)
-            c1 = _fma(v, _load(w, b, qb + bo + l), c1)
-            c2 = _fma(v, _load(w, b, qb + 2bo + l), c2)
-            c3 = _fma(v, _load(w, b, qb + 3bo + l), c3)
-            l += 4
-        end
-        while l < ns[4]
-            v = a[pa+l]
-            e0 = muladd(v, b[qb+l], e0)
-            e1 = muladd(v, b[qb+bo+l], e1)
-            e2 = muladd(v, b[qb+2bo+l], e2)
-            e3 = muladd(v, b[qb+3bo+l], e3)
-            l += 1
+        l = from
+        while l < to
+            c = _products(c, _vectors(w, xs, a, pa + l, ax), _vectors(w, os, b, qb + l, bo))
+            l += N
         end
     end
-    return _total(c0) + e0, _total(c1) + e1, _total(c2) + e2, _total(c3) + e3
+    return map(_total, c)
 end
 
-# The same for two a, an offset `ax` apart: six loads for eight products.
-@inline function _dots8(a, p, ax, b, q, bo, as, bs, ns)
-    w = Val(4)
-    c0 = c1 = c2 = c3 = d0 = d1 = d2 = d3 = _all(w, 0.0)
-    e0 = e1 = e2 = e3 = f0 = f1 = f2 = f3 = 0.0
-    @inbounds for i = 0:ns[1]-1, j = 0:ns[2]-1, k = 0:ns[3]-1
-        pa = p + i * as[1] + j * as[2] + k * as[3]
-        qb = q + i * bs[1] + j * bs[2] + k * bs[3]
-        l = 0
-        while l + 4 <= ns[4]
-            u, v = _load(w, a, pa + l), _load(w, a, pa + ax + l)
-            x = _load(w, b, qb + l)
-            c0, d0 = _fma(u, x, c0), _fma(v, x, d0)
-            x = _load(w, b, qb + bo + l)
-            c1, d1 = _fma(u, x, c1), _fma(v, x, d1)
-            x = _load(w, b, qb + 2bo + l)
-            c2, d2 = _fma(u, x, c2), _fma(v, x, d2)
-            x = _load(w, b, qb + 3bo + l)
-            c3, d3 = _fma(u, x, c3), _fma(v, x, d3)
-            l += 4
-        end
-        while l < ns[4]
-            u, v = a[pa+l], a[pa+ax+l]
-            x0, x1, x2, x3 = b[qb+l], b[qb+bo+l], b[qb+2bo+l], b[qb+3bo+l]
-            e0, f0 = muladd(u, x0, e0), muladd(v, x0, f0)
-            e1, f1 = muladd(u, x1, e1), muladd(v, x1, f1)
-            e2, f2 = muladd(u, x2, e2), muladd(v, x2, f2)
-            e3, f3 = muladd(u, x3, e3), muladd(v, x3, f3)
-            l += 1
-        end
+@inline function _dots_block!(xs::Val{X}, os::Val{O}, c, at, cx, co, a, p, ax, b, q, bo, as, bs, ns, add) where {X,O}
+    n = ns[4]
+    whole = n - n % WIDE
+    sums = _dots_tile(Val(WIDE), xs, os, a, p, ax, b, q, bo, as, bs, ns, 0, whole)
+    if whole < n
+        sums = map(+, sums, _dots_tile(Val(1), xs, os, a, p, ax, b, q, bo, as, bs, ns, whole, n))
     end
-    return (_total(c0) + e0, _total(c1) + e1, _total(c2) + e2, _total(c3) + e3),
-        (_total(d0) + f0, _total(d1) + f1, _total(d2) + f2, _total(d3) + f3)
+    @inbounds for o = 0:O-1, x = 0:X-1
+        i = at + o * co + x * cx
+        v = sums[o*X+x+1]
+        c[i] = add ? c[i] + v : v
+    end
+    return nothing
+end
+
+@inline function _dots!(xs::Val, c, at, cx, co, no, a, p, ax, b, q, bo, as, bs, ns, add)
+    o = 0
+    while o + 4 <= no
+        _dots_block!(xs, Val(4), c, at + o * co, cx, co, a, p, ax, b, q + o * bo, bo, as, bs, ns, add)
+        o += 4
+    end
+    at, q, rest = at + o * co, q + o * bo, no - o
+    rest == 3 && _dots_block!(xs, Val(3), c, at, cx, co, a, p, ax, b, q, bo, as, bs, ns, add)
+    rest == 2 && _dots_block!(xs, Val(2), c, at, cx, co, a, p, ax, b, q, bo, as, bs, ns, add)
+    rest == 1 && _dots_block!(xs, Val(1), c, at, cx, co, a, p, ax, b, q, bo, as, bs, ns, add)
+    return nothing
 end
 
 @noinline function k_sweep_dots!(
@@ -191,69 +179,44 @@ end
     add::Bool,
 )
     GC.@preserve a b c begin
-        @inbounds for i = 0:nr[1]-1, j = 0:nr[2]-1, k = 0:nr[3]-1
+        for i = 0:nr[1]-1, j = 0:nr[2]-1, k = 0:nr[3]-1
             ci = c0 + 1 + i * cr[1] + j * cr[2] + k * cr[3]
             p = a0 + 1 + i * ar[1] + j * ar[2] + k * ar[3]
             q = b0 + 1 + i * br[1] + j * br[2] + k * br[3]
             x = 0
+            if bx == 0  # rows of b serve several x
+                while AVX512 && x + 4 <= nx
+                    _dots!(Val(4), c, ci + x * cx, cx, co, no, a, p + x * ax, ax, b, q, bo, as, bs, ns, add)
+                    x += 4
+                end
+                while x + 2 <= nx
+                    _dots!(Val(2), c, ci + x * cx, cx, co, no, a, p + x * ax, ax, b, q, bo, as, bs, ns, add)
+                    x += 2
+                end
+            end
             while x < nx
-                two = x + 2 <= nx && bx == 0
-                pa, qb, cx0 = p + x * ax, q + x * bx, ci + x * cx
-                o = 0
-                while o + 4 <= no
-                    if two
-                        v, u = _dots8(a, pa, ax, b, qb + o * bo, bo, as, bs, ns)
-                        _put_four!(c, cx0 + o * co, co, v, add)
-                        _put_four!(c, cx0 + cx + o * co, co, u, add)
-                    else
-                        _put_four!(c, cx0 + o * co, co, _dots4(a, pa, b, qb + o * bo, bo, as, bs, ns), add)
-                    end
-                    o += 4
-                end
-                while o < no
-                    for e = 0:Int(two)
-                        v = _dot(a, pa + e * ax, b, qb + o * bo, as, bs, ns)
-                        at = cx0 + e * cx + o * co
-                        c[at] = add ? c[at] + v : v
-                    end
-                    o += 1
-                end
-                x += 1 + two
+                _dots!(Val(1), c, ci + x * cx, cx, co, no, a, p + x * ax, ax, b, q + x * bx, bo, as, bs, ns, add)
+                x += 1
             end
         end
     end
     return nothing
 end
 
-@inline function _put_four!(c, at, step, v, add)
-    @inbounds for e = 1:4
-        i = at + (e - 1) * step
-        c[i] = add ? c[i] + v[e] : v[e]
-    end
-    return nothing
-end
-
-@inline function _dot(a, p, b, q, as, bs, ns)
-    total = 0.0
-    @inbounds for i = 0:ns[1]-1, j = 0:ns[2]-1, k = 0:ns[3]-1
-        pa = p + i * as[1] + j * as[2] + k * as[3]
-        qb = q + i * bs[1] + j * bs[2] + k * bs[3]
-        @simd for l = 0:ns[4]-1
-            total = muladd(a[pa+l], b[qb+l], total)
-        end
-    end
-    return total
-end
-
+# ---- any strides ----
 @noinline function k_sweep_any!(
     c::Vector{Float64}, c0::Int, cr::Three, co::Int, cx::Int, a::Vector{Float64}, a0::Int, ar::Three, ao::Int, ax::Int,
     as::Four, b::Vector{Float64}, b0::Int, br::Three, bo::Int, bx::Int, bs::Four, nr::Three, no::Int, nx::Int,
     ns::Four, add::Bool,
 )
     @inbounds for i = 0:nr[1]-1, j = 0:nr[2]-1, k = 0:nr[3]-1, o = 0:no-1, x = 0:nx-1
-        v = _element(
-            a, a0 + 1 + i * ar[1] + j * ar[2] + k * ar[3] + o * ao + x * ax,
-            b, b0 + 1 + i * br[1] + j * br[2] + k * br[3] + o * bo + x * bx, as, bs, ns)
+        p = a0 + 1 + i * ar[1] + j * ar[2] + k * ar[3] + o * ao + x * ax
+        q = b0 + 1 + i * br[1] + j * br[2] + k * br[3] + o * bo + x * bx
+        v = 0.0
+        for d = 0:ns[1]-1, e = 0:ns[2]-1, f = 0:ns[3]-1, g = 0:ns[4]-1
+            v = muladd(
+                a[p+d*as[1]+e*as[2]+f*as[3]+g*as[4]], b[q+d*bs[1]+e*bs[2]+f*bs[3]+g*bs[4]], v)
+        end
         at = c0 + 1 + i * cr[1] + j * cr[2] + k * cr[3] + o * co + x * cx
         c[at] = add ? c[at] + v : v
     end

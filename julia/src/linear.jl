@@ -1,32 +1,122 @@
-# The linear systems of a Rosenbrock step: E = I/(γh) - J, factored once and solved many times, also transposed.
+# Linear systems: factored once and solved many times, also transposed. The forward solve and the adjoint use the same code, so both see the same matrices.
 
-abstract type System end
+forget!(::NoSystem) = nothing
+forget!(system) = (system.seen.t = NaN; nothing)
 
-"No matrix: explicit methods."
-struct NoSystem <: System end
+"How many Jacobians were evaluated so far."
+jacobians(::NoSystem) = 0
+jacobians(system) = system.seen.count
 
-"Dense LU in place, without allocation for small matrices."
-struct DenseSystem <: System
-    J::M
-    E::M
-    pivots::Vector{Int}
+"""
+Whether the Jacobian of the step that starts at t has still to be evaluated. A rejected step starts again from the same
+point, where OrdinaryDiffEq's `Wfact_t` hands over the failed trial in place of the state: so t alone decides.
+"""
+function moved!(seen::Evaluated, t::Float64)
+    seen.t == t && return false
+    seen.t = t
+    seen.count += 1
+    return true
 end
-DenseSystem(n::Int) = DenseSystem(zeros(n, n), zeros(n, n), zeros(Int, n))
 
-"Factor E of the step that starts at (u, t), r = 1/(γh). False if it is singular."
-function assemble!(system::DenseSystem, u::V, m::Model, t::Float64, r::Float64)
-    jacobian!(system.J, u, m, t)
-    @inbounds for j in axes(system.J, 2)
-        for i in axes(system.J, 1)
-            system.E[i, j] = -system.J[i, j]
-        end
-        system.E[j, j] += r
+"Evaluate the Jacobian of the step that starts at (u, t), once."
+evaluate!(system::DenseSystem, u::V, m::Model, t::Float64) =
+    (moved!(system.seen, t) && jacobian!(system.J, u, m, t); nothing)
+
+"Factor E for the Jacobian at hand, r = 1/(γh). False if it is singular."
+function factor!(system::DenseSystem, m::Model, r::Float64)
+    E, J = system.E, system.J
+    @inbounds for i in eachindex(E)
+        E[i] = -J[i]
     end
-    return factor!(system.E, system.pivots)
+    add_mass!(E, m.mass, r)
+    return factor!(E, system.pivots)
 end
+
+"Both, for the step that starts at (u, t)."
+function assemble!(system, u::V, m::Model, t::Float64, r::Float64)
+    evaluate!(system, u, m, t)
+    return factor!(system, m, r)
+end
+
+"sums += |J(u)| size, row by row."
+function absolute_row_sums!(sums::V, system::DenseSystem, size::V, u::V, m::Model, t::Float64)
+    evaluate!(system, u, m, t)
+    for j in axes(system.J, 2), i in axes(system.J, 1)
+        sums[i] += abs(system.J[i, j]) * size[j]
+    end
+    return nothing
+end
+
+function add_mass!(E::M, ::Nothing, r::Float64)
+    @inbounds for j in axes(E, 2)
+        E[j, j] += r
+    end
+    return nothing
+end
+
+function add_mass!(E::M, mass::Sparse, r::Float64)
+    @inbounds for j in axes(E, 2), k in nzrange(mass, j)
+        E[mass.rowval[k], j] += r * mass.nzval[k]
+    end
+    return nothing
+end
+
+"y += a M x and y += a Mᵀ x."
+add_product!(y, ::Nothing, x, a::Float64) = axpy!(a, x, y)
+add_product!(y, mass::Sparse, x, a::Float64) = mul!(y, mass, x, a, 1.0)
+add_transposed_product!(y, ::Nothing, x, a::Float64) = axpy!(a, x, y)
+add_transposed_product!(y, mass::Sparse, x, a::Float64) = mul!(y, transpose(mass), x, a, 1.0)
 
 solve!(x, system::DenseSystem) = solve!(x, system.E, system.pivots)
 solve_transposed!(x, system::DenseSystem) = solve_transposed!(x, system.E, system.pivots)
+
+"""
+The linear solver that OrdinaryDiffEq is given: it passes every solve on to the model's own system. So the solver's types
+do not depend on the kind of system. For Rosenbrock methods `assemble_step!` has factored it.
+"""
+struct ModelSystem <: SciMLLinearSolveAlgorithm end
+
+"""
+The same for Newton's method, which decides itself when a Jacobian or its factors are too old: its matrix is a token of
+one number, -1/(γh), and the Jacobian is evaluated by `newton_jacobian!`.
+"""
+struct NewtonSystem <: SciMLLinearSolveAlgorithm end
+
+LinearSolve.needs_concrete_A(::Union{ModelSystem,NewtonSystem}) = true
+
+function newton_jacobian!(J::M, u::V, m::Model, t::Float64)
+    forget!(m.system)
+    evaluate!(m.system, u, m, t)
+    fill!(J, 0.0)
+    return nothing
+end
+
+prepare_factors!(cache::LinearCache, ::ModelSystem, m::Model) = nothing
+
+function prepare_factors!(cache::LinearCache, ::NewtonSystem, m::Model)
+    cache.isfresh || return nothing
+    factor!(m.system, m, -cache.A[1, 1]) || throw(SingularException(0))
+    cache.isfresh = false
+    return nothing
+end
+
+function SciMLBase.solve!(cache::LinearCache, alg::Union{ModelSystem,NewtonSystem}; kwargs...)
+    m = cache.p[3]::Model
+    prepare_factors!(cache, alg, m)
+    x = cache.u
+    # OrdinaryDiffEq's matrix is J - M/(γh).
+    @inbounds for i in eachindex(x)
+        x[i] = -cache.b[i]
+    end
+    solve!(x, m.system)
+    return build_linear_solution(alg, x, nothing, cache; retcode = ReturnCode.Success)
+end
+
+"OrdinaryDiffEq's hook for a new matrix (`Wfact_t`)."
+function assemble_step!(W, u::V, m::Model, dtgamma::Float64, t::Float64)
+    assemble!(m.system, u, m, t, 1 / dtgamma) || throw(SingularException(0))
+    return nothing
+end
 
 function factor!(A::M, pivots::Vector{Int})
     n = size(A, 1)

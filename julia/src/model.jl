@@ -3,15 +3,13 @@
 # Every function is reached through a FunctionWrapper, so that the solver's types do not depend on the model
 # and the solver is compiled once per installation. All arrays are plain vectors for the same reason.
 
-const V = Vector{Float64}
-const M = Matrix{Float64}
-
 # Signatures of a part's functions; each adds to its outputs (see lowering/program.py).
 const RhsFn = FunctionWrapper{Nothing,Tuple{V,V,V,V,Float64,V,V}}             # f!, tgrad!: (out, u, c, p, t, w, k)
 const JacFn = FunctionWrapper{Nothing,Tuple{M,V,V,V,Float64,V,V}}             # jac!: (J, u, c, p, t, w, k)
 const VjpuFn = FunctionWrapper{Nothing,Tuple{V,V,V,V,V,Float64,V,V}}          # (gu, v, u, c, p, t, w, k)
 const VjpFn = FunctionWrapper{Nothing,Tuple{V,V,V,V,V,V,V,V,Float64,V,V}}     # (gu, gc, gp, gt, v, u, c, p, t, w, k)
 const HvpFn = FunctionWrapper{Nothing,Tuple{V,V,V,V,V,Float64,V,V,V,Float64,V,V}} # (gu, gc, gp, v, d, tau, u, c, p, t, w, k)
+const JvpFn = FunctionWrapper{Nothing,Tuple{V,V,V,V,V,Float64,V,V}}           # (jd, d, u, c, p, t, w, k)
 
 # The garbage collector may free a module that nothing names, and with it the types of functions that live on.
 const MODULES = Module[]
@@ -39,10 +37,11 @@ mutable struct Functions
     vjpu::VjpuFn
     vjp::VjpFn
     hvp::HvpFn
+    jvp::JvpFn
     Functions(source, workspace, time_dependent) = new(source, workspace, time_dependent)
 end
 
-const WRAPPERS = (; f = RhsFn, jac = JacFn, tgrad = RhsFn, vjpu = VjpuFn, vjp = VjpFn, hvp = HvpFn)
+const WRAPPERS = (; f = RhsFn, jac = JacFn, tgrad = RhsFn, vjpu = VjpuFn, vjp = VjpFn, hvp = HvpFn, jvp = JvpFn)
 
 function prepare!(functions::Functions, names::Symbol...)
     for name in names
@@ -60,16 +59,26 @@ struct Part
     gain::V                     # empty: one
 end
 
-"A plan as Python registered it."
+"""
+A plan as Python registered it. `pattern` is there when its linear systems are sparse, `mass` when M y' = f;
+`stops` are times at which f may jump.
+"""
 struct Plan
     n::Int
     nc::Int
     np::Int
     parts::Vector{Part}
+    pattern::Union{Pattern,Nothing}
+    linear::String              # dense, sparse, krylov, or none for explicit methods
+    mass::Union{Sparse,Nothing}
+    stops::V
 end
 
 time_dependent(plan::Plan) = any(part.functions.time_dependent for part in plan.parts)
 prepare!(plan::Plan, names::Symbol...) = foreach(part -> prepare!(part.functions, names...), plan.parts)
+
+"What the plan's matrices are made of."
+matrix_functions(plan::Plan) = plan.linear == "none" ? () : plan.linear == "dense" ? (:jac,) : (:jvp,)
 
 "A part with the memory that one thread needs to evaluate it."
 struct LivePart
@@ -82,15 +91,27 @@ struct LivePart
 end
 
 """
+The latest time at which the right-hand side may be evaluated: just before the next jump of an input, so that a step
+that ends there sees the input's value from the left.
+"""
+mutable struct Clock
+    limit::Float64
+end
+
+"""
     Model
 
 One thread's right-hand side: the plan's parts with scratch memory, and the context of the sample at hand.
-It is the `p` of the ODEProblem.
+It is the `p` of the ODEProblem. `system` solves the linear systems of implicit methods.
 """
 struct Model
     n::Int
     parts::Vector{LivePart}
     time_dependent::Bool
+    system::System
+    mass::Union{Sparse,Nothing}
+    stops::V
+    clock::Clock
     c::V
     gc::V
     gt::V
@@ -99,14 +120,14 @@ struct Model
     tmpJ::M
 end
 
-function Model(plan::Plan, p::V)
+function Model(plan::Plan, p::V, system::System = NoSystem())
     parts = map(plan.parts) do part
         LivePart(part.functions, part.constants, part.gain, p[part.range], zeros(length(part.range)),
                  zeros(part.functions.workspace))
     end
     n = plan.n
     any_gain = any(!isempty(part.gain) for part in plan.parts)
-    return Model(n, parts, time_dependent(plan), zeros(plan.nc), zeros(plan.nc), zeros(1), zeros(n), zeros(n),
+    return Model(n, parts, time_dependent(plan), system, plan.mass, plan.stops, Clock(Inf), zeros(plan.nc), zeros(plan.nc), zeros(1), zeros(n), zeros(n),
                  any_gain ? zeros(n, n) : zeros(0, 0))
 end
 
@@ -124,7 +145,16 @@ function add_part!(out::V, f::RhsFn, q::LivePart, u::V, m::Model, t::Float64)
     return nothing
 end
 
-function rhs!(du::V, u::V, m::Model, t::Float64)
+"Evaluate from now on as in a step that starts at t."
+function enter_step!(m::Model, t::Float64)
+    isempty(m.stops) && return nothing
+    k = searchsortedlast(m.stops, t) + 1
+    m.clock.limit = k > length(m.stops) ? Inf : prevfloat(m.stops[k])
+    return nothing
+end
+
+function rhs!(du::V, u::V, m::Model, time::Float64)
+    t = min(time, m.clock.limit)
     fill!(du, 0.0)
     for q in m.parts
         add_part!(du, q.functions.f, q, u, m, t)
@@ -132,7 +162,8 @@ function rhs!(du::V, u::V, m::Model, t::Float64)
     return nothing
 end
 
-function jacobian!(J::M, u::V, m::Model, t::Float64)
+function jacobian!(J::M, u::V, m::Model, time::Float64)
+    t = min(time, m.clock.limit)
     fill!(J, 0.0)
     for q in m.parts
         if isempty(q.gain)
@@ -148,7 +179,25 @@ function jacobian!(J::M, u::V, m::Model, t::Float64)
     return nothing
 end
 
-function tgrad!(dT::V, u::V, m::Model, t::Float64)
+"jd += J(u) d."
+function jvp!(jd::V, d::V, u::V, m::Model, time::Float64)
+    t = min(time, m.clock.limit)
+    for q in m.parts
+        if isempty(q.gain)
+            q.functions.jvp(jd, d, u, m.c, q.p, t, q.w, q.constants)
+        else
+            fill!(m.tmp, 0.0)
+            q.functions.jvp(m.tmp, d, u, m.c, q.p, t, q.w, q.constants)
+            @inbounds for i in eachindex(jd)
+                jd[i] += q.gain[i] * m.tmp[i]
+            end
+        end
+    end
+    return nothing
+end
+
+function tgrad!(dT::V, u::V, m::Model, time::Float64)
+    t = min(time, m.clock.limit)
     fill!(dT, 0.0)
     for q in m.parts
         q.functions.time_dependent && add_part!(dT, q.functions.tgrad, q, u, m, t)
@@ -166,7 +215,8 @@ function scaled(m::Model, q::LivePart, v::V)
 end
 
 "gu += J(u)' v, nothing else."
-function vjpu!(gu::V, v::V, u::V, m::Model, t::Float64)
+function vjpu!(gu::V, v::V, u::V, m::Model, time::Float64)
+    t = min(time, m.clock.limit)
     for q in m.parts
         q.functions.vjpu(gu, scaled(m, q, v), u, m.c, q.p, t, q.w, q.constants)
     end
@@ -174,7 +224,8 @@ function vjpu!(gu::V, v::V, u::V, m::Model, t::Float64)
 end
 
 "gu += J(u)' v, and the cotangents of context and parameters into the model's accumulators."
-function vjp!(gu::V, v::V, u::V, m::Model, t::Float64)
+function vjp!(gu::V, v::V, u::V, m::Model, time::Float64)
+    t = min(time, m.clock.limit)
     for q in m.parts
         q.functions.vjp(gu, m.gc, q.gp, m.gt, scaled(m, q, v), u, m.c, q.p, t, q.w, q.constants)
     end
@@ -182,7 +233,8 @@ function vjp!(gu::V, v::V, u::V, m::Model, t::Float64)
 end
 
 "gu += gradient of v' (f_u d + f_t tau) for u, likewise context and parameters into the accumulators."
-function hvp!(gu::V, v::V, d::V, tau::Float64, u::V, m::Model, t::Float64)
+function hvp!(gu::V, v::V, d::V, tau::Float64, u::V, m::Model, time::Float64)
+    t = min(time, m.clock.limit)
     for q in m.parts
         q.functions.hvp(gu, m.gc, q.gp, scaled(m, q, v), d, tau, u, m.c, q.p, t, q.w, q.constants)
     end

@@ -6,6 +6,7 @@ jac!(J, u, c, p, t, w, k) = (J[1, 1] += -p[1]; J[2, 1] += p[1]; J[1, 2] += 1.0; 
 tgrad!(dT, u, c, p, t, w, k) = nothing
 vjpu!(gu, v, u, c, p, t, w, k) = (gu[1] += p[1] * (v[2] - v[1]); gu[2] += v[1] - v[2]; nothing)
 vjp!(gu, gc, gp, gt, v, u, c, p, t, w, k) = (vjpu!(gu, v, u, c, p, t, w, k); gp[1] += u[1] * (v[2] - v[1]); nothing)
+jvp!(jd, d, u, c, p, t, w, k) = (jd[1] += -p[1] * d[1] + d[2]; jd[2] += p[1] * d[1] - d[2]; nothing)
 hvp!(gu, gc, gp, v, d, tau, u, c, p, t, w, k) = (gp[1] += d[1] * (v[2] - v[1]); nothing)
 end
 
@@ -22,8 +23,12 @@ end
 "Compiled code of a precompiling session must not be found in the image."
 clear_registries!() = (empty!(REGISTRY); empty!(PLANS); empty!(TAPES); nothing)
 
-function workload(id::Int, method::String, adjoint::String, n::Int)
-    plan = register_plan(n, 0, 1, ((id, (0, 0), 1, (0, 0)),))
+function workload(id::Int, method::String, adjoint::String, n::Int; linear = "dense", mass = Float64[])
+    places = collect(0:length(mass)-1)
+    at(x) = (Int(UInt(pointer(x))), length(x))
+    everywhere = [0, 1, 0, 1], [0, 0, 1, 1]
+    plan = GC.@preserve mass places everywhere register_plan(
+        n, 0, 1, ((id, (0, 0), 1, (0, 0)),), linear, map(at, everywhere), map(at, (places, places, mass)), (0, 0))
     B, T = 2, 3
     y0, ts, c, p, atol = repeat([1.0, 0.0], outer = (n ÷ 2, B)), [0.0, 0.5, 1.0], zeros(0, B), [2.0], fill(1e-6, n)
     ys, counters, flag = zeros(n, T, B), zeros(Int, 6, B), zeros(Int32, 1)
@@ -56,8 +61,11 @@ end
         workload(id, "Rodas5P", "gauss", 2)
         workload(id, "Tsit5", "gauss", 2)
         workload(id, "Rodas5P", "forward", 2)
-        workload(id, "Rodas5P", "discrete", 2 * DENSE_GENERIC_LIMIT)  # the solver's type changes with the size
+        workload(id, "Rodas5P", "discrete", 2 * DENSE_GENERIC_LIMIT)  # another LU
         workload(id, "Rodas5P", "none", 2)
+        workload(id, "Rodas5P", "discrete", 2; linear = "sparse")
+        workload(id, "Rodas5P", "discrete", 2; linear = "krylov")
+        workload(id, "Rodas5P", "discrete", 2; mass = ones(2))
     end
     clear_registries!()
 end

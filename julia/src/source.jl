@@ -92,6 +92,7 @@ function derivatives(rhs::UserRhs, n, nc, np, jac, pjac)
         :jac => guard(jac === nothing ? (J, u, c, p, t, w, k) -> user_jac!(J, rhs, u, c, p, t) :
                       (J, u, c, p, t, w, k) -> supplied_jac!(J, jac, rhs, u, c, p, t)),
         :tgrad => guard((out, u, c, p, t, w, k) -> user_tgrad!(out, rhs, u, c, p, t)),
+        :jvp => guard((jd, d, u, c, p, t, w, k) -> user_jvp!(jd, d, rhs, u, c, p, t)),
         :vjpu => guard(jac === nothing ? (gu, v, u, c, p, t, w, k) -> user_vjpu!(gu, v, rhs, u, c, p, t) :
                        (gu, v, u, c, p, t, w, k) -> supplied_vjpu!(gu, v, jac, rhs, u, c, p, t)),
         :vjp => guard(jac === nothing || pjac === nothing || nc > 0 ?
@@ -130,6 +131,15 @@ function user_tgrad!(out::V, rhs, u::V, c::V, p::V, t)
     rhs(du, u, c, p, ForwardDiff.Dual{UTag}(t, 1.0))
     for i in eachindex(out)
         out[i] += ForwardDiff.partials(du[i], 1)
+    end
+end
+
+function user_jvp!(jd::V, d::V, rhs, u::V, c::V, p::V, t)
+    x = [ForwardDiff.Dual{UTag}(u[i], d[i]) for i in eachindex(u)]
+    du = zero(x)
+    rhs(du, x, c, p, t)
+    for i in eachindex(jd)
+        jd[i] += ForwardDiff.partials(du[i], 1)
     end
 end
 

@@ -172,7 +172,10 @@ class _Run:
         self.stepper = Stepper(tableau, call.functions)
         self.record = Record(tableau, y0, ts, call.taped, options.record_steps, settings().tape_memory)
         watch = options.method == "auto" and not tableau.stiff
-        self.progress: Progress = integrate(self.stepper, y0, ts, context, options, self.record, call.deadline, watch)
+        stops = torch.from_numpy(call.plan.stops).to(ts)
+        self.progress: Progress = integrate(
+            self.stepper, y0, ts, context, options, self.record, call.deadline, watch, stops
+        )
 
     def collect(self) -> None:
         """Bring what is reported to the host."""

@@ -59,8 +59,11 @@ def integrate(
     record: Record,
     deadline: float | None,
     watch: bool,
+    stops: Tensor,
 ) -> Progress:
     """Step every sample of y0 (B, n) from ts[0] to ts[-1], writing accepted steps to ``record``.
+
+    Steps end at ``stops`` (K,), sorted times at which f may jump.
 
     ``deadline`` is on the clock of ``time.perf_counter``. With ``watch`` an explicit method leaves a sample,
     and marks it in ``Progress.stiff``, when stability and not accuracy limits its steps, or very many are left.
@@ -74,10 +77,17 @@ def integrate(
         stiff=torch.zeros(size, dtype=torch.bool, device=device),
     )
     if options.steps is not None:
-        _forced(stepper, y0, ts, context, options, record, progress)
+        _forced(stepper, y0, ts, context, options, record, progress, stops)
     else:
-        _Adaptive(stepper, ts, options, record, progress, deadline, watch).run(y0, context)
+        _Adaptive(stepper, ts, options, record, progress, deadline, watch, stops).run(y0, context)
     return progress
+
+
+def _before(end: Tensor, h: Tensor, stops: Tensor) -> Tensor:
+    """The step ``h`` to ``end``, a hair shorter at a stop, so that its last stage sees f from the left."""
+    if not len(stops):
+        return h
+    return torch.where(torch.isin(end, stops), h - 4 * torch.finfo(end.dtype).eps * end.abs(), h)
 
 
 class _Adaptive:
@@ -90,11 +100,14 @@ class _Adaptive:
         progress: Progress,
         deadline: float | None,
         watch: bool,
+        stops: Tensor,
     ):
         self.stepper, self.ts, self.options, self.record, self.progress = stepper, ts, options, record, progress
         self.controller = Controller(stepper.tableau)
         self.atol = torch.from_numpy(options.atol).to(ts.device)
         self.end = float(ts[-1])
+        self.stops = stops
+        self.goals = torch.cat([stops[(stops > ts[0]) & (stops < ts[-1])], ts[-1:]])
         self.deadline, self.watch = deadline, watch
 
     def run(self, y0: Tensor, context: Tensor) -> None:
@@ -123,12 +136,13 @@ class _Adaptive:
     def _advance(self, rows: _Rows) -> None:
         options, stepper = self.options, self.stepper
         self.progress.attempts += 1
-        last = rows.t + rows.h >= self.end - 1e-12 * rows.h  # a sliver is not left for a step of its own
-        h = torch.where(last, self.end - rows.t, rows.h)
+        goal = self.goals[torch.searchsorted(self.goals[:-1], rows.t, right=True)]
+        last = rows.t + rows.h >= goal - 1e-12 * rows.h  # a sliver is not left for a step of its own
+        arrived = torch.where(last, goal, rows.t + rows.h)
+        h = torch.where(last, _before(goal, goal - rows.t, self.stops), rows.h)
         new, estimate, ks = stepper.attempt(rows.t, rows.u, h, rows.c)
         error = error_norm(estimate, rows.u, new, options.rtol, self.atol)
         accept = error <= 1
-        arrived = torch.where(last, self.end, rows.t + h)
         if self.watch:
             self._watch(rows, h, new, ks, accept)
         shorter, smaller = self.controller.factors(error, rows.error)
@@ -136,7 +150,7 @@ class _Adaptive:
         if bool(accept.all()):
             self.record.add(rows.sample, rows.t, h, arrived, rows.u, ks, rows.output, outputs)
             rows.t, rows.u, rows.output, rows.error = arrived, new, outputs, self.controller.remember(error)
-            rows.h = h / shorter
+            rows.h = torch.where(last, torch.maximum(h / shorter, rows.h), h / shorter)
         else:
             index = accept.nonzero()[:, 0]
             if len(index):
@@ -146,11 +160,12 @@ class _Adaptive:
             rows.u = torch.where(accept[:, None], new, rows.u)
             rows.output = torch.where(accept, outputs, rows.output)
             rows.error = torch.where(accept, self.controller.remember(error), rows.error)
-            rows.h = h / torch.where(accept, shorter, smaller)
+            following = h / torch.where(accept, shorter, smaller)
+            rows.h = torch.where(accept & last, torch.maximum(following, rows.h), following)
             self.progress.rejected[rows.sample] += (~accept).long()
             rows.finite = torch.isfinite(error)
         rows.count += 1
-        self._retire(rows, accept & last)
+        self._retire(rows, accept & (arrived >= self.end))
         if self.watch:
             self._dismiss_stiff(rows)
 
@@ -201,7 +216,14 @@ class _Adaptive:
 
 
 def _forced(
-    stepper: Stepper, y0: Tensor, ts: Tensor, context: Tensor, options: Options, record: Record, progress: Progress
+    stepper: Stepper,
+    y0: Tensor,
+    ts: Tensor,
+    context: Tensor,
+    options: Options,
+    record: Record,
+    progress: Progress,
+    stops: Tensor,
 ) -> None:
     """The steps that the caller gave, sample by sample, no error control."""
     assert options.steps is not None
@@ -218,7 +240,7 @@ def _forced(
         if not len(index):
             break
         t, end = times[index, k], times[index, k + 1].contiguous()
-        h = end - t
+        h = _before(end, end - t, stops)
         new, _, ks = stepper.attempt(t, u[index], h, context[index])
         progress.attempts += 1
         outputs = torch.searchsorted(ts, end, right=True)

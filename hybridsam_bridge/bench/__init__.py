@@ -1,0 +1,1 @@
+"""Benchmarks against other tools on the same cores: ``hybridsam-bridge bench``."""

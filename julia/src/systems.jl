@@ -1,0 +1,101 @@
+# What holds the linear systems of implicit steps, E = r M - J with r = 1/(γh): types and memory; linear.jl, sparse.jl
+# and krylov.jl have what is done with them. All arrays are plain vectors, so that the solver is compiled once.
+
+const V = Vector{Float64}
+const M = Matrix{Float64}
+const Sparse = SparseMatrixCSC{Float64,Int}
+
+"No matrix: explicit methods."
+struct NoSystem end
+
+"The start of the step that a system's Jacobian belongs to, and how often one was evaluated."
+mutable struct Evaluated
+    t::Float64                  # NaN: none
+    count::Int
+end
+Evaluated() = Evaluated(NaN, 0)
+
+"Dense LU in place, without allocation for small matrices."
+struct DenseSystem
+    J::M
+    E::M
+    pivots::Vector{Int}
+    seen::Evaluated
+end
+DenseSystem(n::Int) = DenseSystem(zeros(n, n), zeros(n, n), zeros(Int, n), Evaluated())
+
+"""
+Places of the nonzeros of E = r M - J, by columns; `diagonal[j]` is the place of (j, j), and columns of one group
+have no row in common, so that one product with J gives them all (Curtis, Powell & Reid, J. Inst. Math. Appl. 13,
+1974).
+"""
+struct Pattern
+    colptr::Vector{Int}
+    rowval::Vector{Int}
+    diagonal::Vector{Int}
+    groups::Vector{Vector{Int}}
+end
+
+"Values of J in the order of the pattern."
+mutable struct SparseJacobian
+    pattern::Pattern
+    values::V
+    seed::V
+    product::V
+    seen::Evaluated
+end
+SparseJacobian(pattern::Pattern, n::Int) =
+    SparseJacobian(pattern, zeros(length(pattern.rowval)), zeros(n), zeros(n), Evaluated())
+
+"Sparse LU (UMFPACK): the ordering is found once, the numbers are factored for every step."
+mutable struct SparseSystem
+    jacobian::SparseJacobian
+    E::Sparse
+    factor::Union{UmfpackLU{Float64,Int},Nothing}
+    work::V
+    x::V
+end
+
+function SparseSystem(pattern::Pattern, n::Int)
+    E = SparseMatrixCSC(n, n, pattern.colptr, pattern.rowval, zeros(length(pattern.rowval)))
+    return SparseSystem(SparseJacobian(pattern, n), E, nothing, zeros(n), zeros(n))
+end
+
+Base.getproperty(s::SparseSystem, name::Symbol) =
+    name === :seen ? getfield(s, :jacobian).seen : getfield(s, name)
+
+const KRYLOV_MEMORY = 40
+
+"ILU(0) of E: L (unit diagonal) and U in the places of E's nonzeros (Saad, Iterative Methods, 2003, 10.3)."
+struct IncompleteLU
+    E::Sparse
+    values::V
+    diagonal::Vector{Int}
+    place::Vector{Int}          # row => place in the column at hand, 0: none
+end
+IncompleteLU(E::Sparse, diagonal) = IncompleteLU(E, similar(E.nzval), diagonal, zeros(Int, size(E, 1)))
+
+struct TransposedLU
+    parent::IncompleteLU
+end
+
+"GMRES (Saad & Schultz, SIAM J. Sci. Stat. Comput. 7, 1986) with the preconditioner above."
+struct KrylovSystem
+    jacobian::SparseJacobian
+    E::Sparse
+    P::IncompleteLU
+    workspace::GmresWorkspace{Float64,Float64,V}
+    rhs::V
+end
+
+function KrylovSystem(pattern::Pattern, n::Int)
+    E = SparseMatrixCSC(n, n, pattern.colptr, pattern.rowval, zeros(length(pattern.rowval)))
+    workspace = GmresWorkspace(n, n, V; memory = min(n, KRYLOV_MEMORY))
+    return KrylovSystem(SparseJacobian(pattern, n), E, IncompleteLU(E, pattern.diagonal), workspace, zeros(n))
+end
+
+Base.getproperty(s::KrylovSystem, name::Symbol) =
+    name === :seen ? getfield(s, :jacobian).seen : getfield(s, name)
+
+"Any of the systems, chosen when a plan is registered; few enough for calls without dispatch at run time."
+const System = Union{NoSystem,DenseSystem,SparseSystem,KrylovSystem}
