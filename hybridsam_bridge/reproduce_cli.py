@@ -42,14 +42,20 @@ def reproduce(
         raise InvalidInput(f"reproduce: --networks and --full are options of {SPATIAL}.")
     from hybridsam_bridge.reproduce import publish as publishing
     from hybridsam_bridge.reproduce.command import default_folder
-    from hybridsam_bridge.reproduce.registry import STUDIES
+    from hybridsam_bridge.reproduce.registry import GROUPS, STUDIES
 
+    if task in GROUPS:
+        for name in GROUPS[task]:
+            below = None if folder is None else folder / Path(name).stem
+            reproduce(name, methods, seeds, quick, below, workers, steps, publish)
+        return
     if task is None and publish is not None:
         publishing.write_readme(publish)
         return
     if task is None or (task not in STUDIES and not task.endswith(".py")):
         what = "name a task" if task is None else f"{task!r} is not known"
-        raise InvalidInput(f"reproduce: {what}. Known: {', '.join([*STUDIES, SPATIAL])}, or a .py file with study().")
+        known = ", ".join([*STUDIES, *GROUPS, SPATIAL])
+        raise InvalidInput(f"reproduce: {what}. Known: {known}, or a .py file with study().")
     where = folder or default_folder(task, quick)
     _compare(task, quick=quick, methods=_names(methods), seeds=seeds, folder=where, workers=workers, steps=steps)
     if publish is not None:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import hybridsam_bridge as hsb
 from hybridsam_bridge.cli import app
-from hybridsam_bridge.reproduce import publish, runner
+from hybridsam_bridge.reproduce import publish, registry, runner
 from hybridsam_bridge.reproduce.methods import Penalised
 from hybridsam_bridge.reproduce.registry import load_study
 from hybridsam_bridge.reproduce.run import Run, build, load_best
@@ -194,6 +194,15 @@ def test_bad_arguments_are_refused(args, message, tmp_path):
     with pytest.raises(hsb.InvalidInput, match=f"(?i){message}"):
         reproduce(*args, "--folder", tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_group_runs_its_studies_in_turn(tmp_path, monkeypatch):
+    monkeypatch.setitem(registry.GROUPS, "lines", (LINE, LINE))
+    code, text = reproduce("lines", "--methods", "erm", "--seeds", 1, "--workers", 1, "--folder", tmp_path)
+    assert code == 0
+    assert text.count("finished already") == 1  # both have one name here, so the second finds the first's run
+    with pytest.raises(hsb.InvalidInput, match="'adam' is not known"):
+        reproduce("lines", "--methods", "adam", "--folder", tmp_path)
 
 
 def test_results_are_published_into_a_readme(whole, tmp_path):

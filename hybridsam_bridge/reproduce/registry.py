@@ -27,6 +27,9 @@ STUDIES = {
     "stiff-cell": f"{_HERE}.stiff_cell",
 }
 
+# Several under one name.
+GROUPS = {"stiff": ("stiff-rober", "stiff-hires", "stiff-oregonator", "stiff-cell")}
+
 
 def load_study(name: str, quick: bool) -> Study:
     """The study of that name, or of a .py file with a function ``study``, in its quick or its full size.

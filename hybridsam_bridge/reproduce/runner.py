@@ -162,7 +162,10 @@ def _in_processes(runs: list[Run], workers: int) -> Iterator[tuple[Run, Record]]
                         child.terminate()  # the trainer in it saves and leaves
                     raise Interrupted(stop.name)
                 for future in ended:
-                    yield futures[future], _result(future, futures[future])
+                    run = futures[future]
+                    record = _result(future, run)
+                    # Nobody asked this process to stop: when one of a pool dies, the pool ends the others.
+                    yield run, _died(run) if record["ended"].startswith("SIG") else record
         finally:
             pool.shutdown(cancel_futures=True)  # waits until all have saved
 
@@ -183,8 +186,12 @@ def _result(future: Future[Record], run: Run) -> Record:
     try:
         return future.result()
     except BrokenProcessPool:
-        text = "a process of the runs died (killed, or out of memory); the same command goes on with what is missing"
-        return {"method": run.method, "value": run.value, "seed": run.seed, "ended": "failed", "failed": text}
+        return _died(run)
+
+
+def _died(run: Run) -> Record:
+    text = "a process of the runs died (killed, or out of memory); the same command goes on with what is missing"
+    return {"method": run.method, "value": run.value, "seed": run.seed, "ended": "failed", "failed": text}
 
 
 def _prepare(threads: int) -> None:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SLOPE = -0.8  # of the true diffusivity over stoichiometry, relative to that at 0.6
-# Of the network's part of the diffusivity, as a share of the published one. A bound (through tanh) was tried: the
-# network then sits on it, where all is flat, and SAM changes nothing.
+# Of the network's part of the diffusivity, as a share of the published one. With a bound on it (through tanh) SAM made
+# no difference on one seed; perhaps the network then sat on the bound, where all is flat.
 GAIN = 0.4
 NOISE = 1e-3  # V
 KNOTS = torch.arange(0.0, 1201.0, 60.0, dtype=torch.float64)  # s, of the current profiles
