@@ -87,14 +87,15 @@ flush!(gp, w) = k_flush!(gp, 0, 8, 8, 8, w, 0, 16)
 
 function linear_gradient(update)
     id = H.register_program(update * LINEAR, 8 + 16 * 16, false)
-    plan = H.PLANS[H.register_plan(8, 0, 64, ((id, (0, 0), 64, (0, 0)),))]
+    none = (0, 0)
+    plan = H.PLANS[H.register_plan(8, 0, 64, ((id, none, 64, none),), "dense", (none, none), (none, none, none), none)]
     H.prepare!(plan, :f, :jac, :vjpu, :vjp, :hvp)
-    m = H.Model(plan, [sin(i) - 2.0 * (i % 9 == 1) for i in 1:64])
+    m = H.Model(plan, [sin(i) - 2.0 * (i % 9 == 1) for i in 1:64], H.DenseSystem(8))
     ys, ts, tape, outcome = zeros(8, 3), [0.0, 0.5, 1.0], H.StepTape(), H.Outcome()
     ctl = H.Controls(1e-6, fill(1e-8, 8), 10^4, pointer(FLAG), true, 10^8, UInt64(0))
     alg = H.algorithm("Rodas5P", 8)
     H.solve_steps!((j, u) -> ys[:, j] = u, alg, m, ones(8), ts, ctl, Float64[], tape, outcome)
-    tab = H.tableau_of(alg, m)
+    tab = H.tableau_of(alg)
     space = H.AdjointSpace(H.DenseSystem(8), 8, tab.stages)
     weights = ones(8)
     cotangent(j) = weights
