@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 from hybridsam_bridge.lowering.derive import Sink
 from hybridsam_bridge.lowering.ir import Node, layout
 from hybridsam_bridge.lowering.scalars import number
+from hybridsam_bridge.lowering.slots import Slots
 from hybridsam_bridge.lowering.strides import collapse, dense, index_text, split_axes
 from hybridsam_bridge.lowering.sweeps import sweep_call
 
 if TYPE_CHECKING:
     from hybridsam_bridge.lowering.emit import Emitter
+
+_WORTH_DEFERRING = 64  # elements of a matrix
 
 _MAPS = {"exp": "k_exp!", "tanh": "k_tanh!", "sigmoid": "k_sigmoid!"}
 
@@ -44,8 +47,7 @@ class Calls:
 
     # ---- products ----
     def _contract(self, node: Node) -> None:
-        if node.index in self.e.s.pairs:
-            self._two_updates(node, self.e.s.pairs[node.index])
+        if self._deferred(node):
             return
         batch, m, n = node.shape
         k = node.args[0].shape[2]
@@ -90,22 +92,26 @@ class Calls:
         if looped:
             self._line("end")
 
-    def _two_updates(self, one: Node, two: Node) -> None:
-        """C += a b' + c d', each product in its own orientation."""
-        sinks = [self.e.s.direct[n.index] for n in (one, two)]
-        strides = [split_axes(s.shape, s.strides, n.shape) for s, n in zip(sinks, (one, two), strict=True)]
-        if strides[0] is None or strides[1] is None:
-            raise AssertionError("an output that is not a matrix")
-        array, start = self.e.target(sinks[0].target)
-        (_, m, n), (_, row, column) = one.shape, strides[0]
-        vectors = []
-        for node, own in zip((one, two), strides, strict=True):
-            assert own is not None
-            (a, a0, sa), (b, b0, sb) = (self._source(x) for x in node.args)
-            pair = [(a, a0, sa[1]), (b, b0, sb[2])]
-            vectors += pair if own[1:] == (row, column) else pair[::-1]
-        texts = [f"{name}, {offset}, {stride}" for name, offset, stride in vectors]
-        self._line(f"k_updates!({array}, {start + sinks[0].offset}, {row}, {column}, {', '.join(texts)}, {m}, {n})")
+    def _deferred(self, node: Node) -> bool:
+        """A rank-one update of a weight's gradient is put off, to be done with others as one product."""
+        sink = self.e.s.direct.get(node.index)
+        batch, m, n = node.shape
+        if sink is None or sink.target != "gp" or batch != 1 or node.args[0].shape[2] != 1 or m * n < _WORTH_DEFERRING:
+            return False
+        strides = split_axes(sink.shape, sink.strides, node.shape)
+        if strides is None or 1 not in strides[1:] or len(node.args) == 3:
+            return False
+        (a, a0, sa), (b, b0, sb) = (self._source(x) for x in node.args)
+        column, row = (a, a0, sa[1], m, strides[1]), (b, b0, sb[2], n, strides[2])
+        if row[4] != 1:
+            column, row = row, column
+        c0, (rows, columns), apart = sink.offset, (column[3], row[3]), column[4]
+        place = self.e.slots.place(c0, apart, rows, columns)
+        self._line(
+            f"k_defer!(gp, {c0}, {apart}, {column[0]}, {column[1]}, {column[2]}, {row[0]}, {row[1]}, {row[2]}, "
+            f"{rows}, {columns}, w, {place}, {Slots.ROWS})"
+        )
+        return True
 
     def _biased(self, c: str, c0: int, start: tuple[str, int, tuple[int, ...]], axis: int, node: Node) -> None:
         """Matrix times vector plus vector, the layer of a network, in one call."""

@@ -10,6 +10,7 @@ from hybridsam_bridge.lowering.derive import Sink
 from hybridsam_bridge.lowering.ir import Node, layout
 from hybridsam_bridge.lowering.scalars import Scalar, Scalars, number
 from hybridsam_bridge.lowering.schedule import Schedule, aligned, is_point
+from hybridsam_bridge.lowering.slots import Slots
 from hybridsam_bridge.lowering.strides import collapse, dense, index_text, positions, split_axes
 
 _INLINE = 100  # longest text of an expression that is written where it is used
@@ -18,8 +19,9 @@ _INLINE = 100  # longest text of an expression that is written where it is used
 class Emitter:
     """Writes the body of one function."""
 
-    def __init__(self, schedule: Schedule, constant_offsets: Sequence[int]):
+    def __init__(self, schedule: Schedule, constant_offsets: Sequence[int], slots: Slots):
         self.s = schedule
+        self.slots = slots
         self.constant_offsets = constant_offsets
         self.scalars = Scalars(schedule.graph, schedule.is_scalar, schedule.ready)
         self.lines: list[str] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from hybridsam_bridge.lowering.emit import Emitter
 from hybridsam_bridge.lowering.fuse import fuse
 from hybridsam_bridge.lowering.ir import Graph, reachable
 from hybridsam_bridge.lowering.schedule import Limits, schedule
+from hybridsam_bridge.lowering.slots import Slots
 from hybridsam_bridge.lowering.trace import trace
 
 # Straight-line code beyond this many lines is written again with smaller tensors in loops.
@@ -29,7 +31,8 @@ class Program:
 
     Attributes:
         key: sha256 of what determines the compiled code: source and sizes, no values.
-        source: definitions of f!, jac!, tgrad!, vjpu!, vjp!, hvp! and jvp!; all of them add to their outputs.
+        source: definitions of f!, jac!, tgrad!, vjpu!, vjp!, hvp! and jvp!; all of them add to their outputs. Where
+            vjp! and hvp! put some of gp off, flush! adds it.
         n, nc, n_params: sizes of state, context and parameters.
         workspace: doubles of scratch that every function needs at most.
         constants: data of the module's buffers and tensors, passed as ``k``.
@@ -58,13 +61,15 @@ def lower(part: TorchPart, n: int, nc: int) -> Program:
     graph = traced.graph
     made = [fuse(graph, function) for function in functions(traced, part)]
     offsets = np.cumsum([0, *(c.size for c in graph.constants)]).tolist()
-    texts, workspace = [], 0
+    texts, workspace, slots = [], 0, Slots()
     with _deep_recursion():
         for function in made:
-            text, need = _write(graph, function, offsets)
+            text, need = _write(graph, function, offsets, slots)
             texts.append(text)
             workspace = max(workspace, need)
-    source = "\n".join(texts)
+    workspace = 8 * math.ceil(workspace / 8)
+    source = "\n".join([slots.definitions(workspace), *texts])
+    workspace += slots.size
     flat = [c.reshape(-1) for c in graph.constants]
     constants = np.concatenate(flat) if flat else np.zeros(0)
     n_params = sum(spec.size for spec in part.parameters)
@@ -97,12 +102,12 @@ def _limits(function: Function) -> Iterator[Limits]:
     yield Limits(1, 1)
 
 
-def _write(graph: Graph, function: Function, offsets: list[int]) -> tuple[str, int]:
+def _write(graph: Graph, function: Function, offsets: list[int], slots: Slots) -> tuple[str, int]:
     lines: list[str] = []
     workspace = 0
     for limits in _limits(function):
         plan = schedule(graph, function, limits)
-        lines, workspace = Emitter(plan, offsets).body(), plan.workspace
+        lines, workspace = Emitter(plan, offsets, slots).body(), plan.workspace
         if len(lines) <= MAX_LINES:
             break
     if function.columns:

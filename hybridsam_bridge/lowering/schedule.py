@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from hybridsam_bridge.lowering.derive import Function, Sink
 from hybridsam_bridge.lowering.ir import Graph, Node, layout, reachable
@@ -46,7 +45,6 @@ class Schedule:
     loop_sinks: dict[tuple[int, tuple[int, ...]], list[Sink]]
     scalar_sinks: list[Sink]
     late_sinks: list[Sink]  # kernel results added to an output
-    pairs: dict[int, Node]  # a rank-one update -> an earlier one of the same output, done with it
     offsets: dict[int, int] = field(default_factory=dict)
     workspace: int = 0
     last: int = 0
@@ -98,10 +96,9 @@ def schedule(graph: Graph, function: Function, limits: Limits) -> Schedule:
     known: dict[int, bool] = {}
     for node in nodes:
         known[node.index] = _unrolled(node, known, limits, graph)
-    s = Schedule(graph, function, nodes, known, {}, {}, {}, {}, set(), set(), {}, {}, [], [], {})
+    s = Schedule(graph, function, nodes, known, {}, {}, {}, {}, set(), set(), {}, {}, [], [])
     _stages(s)
     _assign_sinks(s)
-    _pair_updates(s)
     _memory_needs(s)
     _allocate(s)
     return s
@@ -154,27 +151,6 @@ def _assign_sinks(s: Schedule) -> None:
         else:
             s.late_sinks.append(sink)
     s.last = max([s.last, *(s.ready[k.node.index] for k in s.late_sinks)])
-
-
-def _pair_updates(s: Schedule) -> None:
-    """Two rank-one updates of one matrix go through memory once: large weights do not fit the first cache."""
-    waiting: dict[tuple[Any, ...], Node] = {}
-    for node in s.nodes:
-        sink = s.direct.get(node.index)
-        if sink is None or node.op != "contract" or node.shape[0] != 1 or node.args[0].shape[2] != 1:
-            continue
-        strides = split_axes(sink.shape, sink.strides, node.shape)
-        if strides is None:
-            continue
-        key = (sink.target, sink.offset, *sorted(zip(node.shape[1:], strides[1:], strict=True)))
-        first = waiting.pop(key, None)
-        if first is None:
-            waiting[key] = node
-            continue
-        early, late = sorted((first, node), key=lambda n: s.stage[n.index])
-        s.kernels[s.stage[early.index]].remove(early)
-        s.stage[early.index] = s.stage[late.index]
-        s.pairs[late.index] = early
 
 
 def _memory_needs(s: Schedule) -> None:

@@ -24,7 +24,7 @@ function register_program(code::String, workspace::Integer, time_dependent::Bool
     Core.eval(mod, :(using .Kernels))
     include_string(mod, code, "program")
     source = Dict{Symbol,Any}()
-    for name in keys(WRAPPERS)
+    for name in (keys(WRAPPERS)..., :flush)
         symbol = Symbol(name, "!")
         isdefined(mod, symbol) && (source[name] = getfield(mod, symbol))
     end
@@ -180,6 +180,7 @@ function evaluate(plan_key, name, outputs, inputs)
     results = [zeros(dims...) for (_, dims) in outputs]
     f = getfield(part.functions, Symbol(name))
     f(results..., arrays..., w, part.constants)
+    name in ("vjp", "hvp") && isdefined(part.functions, :flush) && part.functions.flush(results[3], w)
     for (result, (address, dims)) in zip(results, outputs)
         copyto!(wrap(address, dims...), result)
     end

@@ -164,6 +164,7 @@ function vjp_batch!(gu0, gts, gc, gp, status, reached, tape::Tape, g, cancel::Pt
 end
 
 function collect_parameters!(gp::V, m::Model, plan::Plan)
+    flush!(m)
     for (part, q) in zip(plan.parts, m.parts)
         view(gp, part.range) .+= q.gp
     end

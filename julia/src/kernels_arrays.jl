@@ -8,6 +8,7 @@ import LinearAlgebra
 include("kernels_math.jl")
 include("kernels_products.jl")
 include("kernels_sweep.jl")
+include("kernels_deferred.jl")
 
 const Vec = Vector{Float64}
 

@@ -219,47 +219,6 @@ end
     return nothing
 end
 
-# C += a b' + c d' in one pass
-@noinline function k_updates!(
-    C::Vector{Float64}, c0::Int, cr::Int, cc::Int, a::Vector{Float64}, a0::Int, as::Int, b::Vector{Float64}, b0::Int,
-    bs::Int, c::Vector{Float64}, e0::Int, cs::Int, d::Vector{Float64}, d0::Int, ds::Int, m::Int, n::Int,
-)
-    if cc == 1 && bs == 1 && ds == 1 && n > 4
-        _updates!(C, c0, cr, a, a0, as, b, b0, c, e0, cs, d, d0, m, n)
-    elseif cr == 1 && as == 1 && cs == 1 && m > 4
-        _updates!(C, c0, cc, b, b0, bs, a, a0, d, d0, ds, c, e0, n, m)
-    elseif m < n
-        _narrow_update!(C, c0, cc, cr, b, b0, bs, a, a0, as, n, m)
-        _narrow_update!(C, c0, cc, cr, d, d0, ds, c, e0, cs, n, m)
-    else
-        _narrow_update!(C, c0, cr, cc, a, a0, as, b, b0, bs, m, n)
-        _narrow_update!(C, c0, cr, cc, c, e0, cs, d, d0, ds, m, n)
-    end
-    return nothing
-end
-
-@inline function _updates!(C, c0, cr, a, a0, as, b, b0, c, e0, cs, d, d0, m, n)
-    i = 0
-    @inbounds while i + 2 <= m
-        q0, p, r = c0 + i * cr, a0 + 1 + i * as, e0 + 1 + i * cs
-        q1 = q0 + cr
-        v0, v1, u0, u1 = a[p], a[p+as], c[r], c[r+cs]
-        @simd ivdep for j = 1:n
-            x, y = b[b0+j], d[d0+j]
-            C[q0+j] = muladd(u0, y, muladd(v0, x, C[q0+j]))
-            C[q1+j] = muladd(u1, y, muladd(v1, x, C[q1+j]))
-        end
-        i += 2
-    end
-    @inbounds if i < m
-        q, v, u = c0 + i * cr, a[a0+1+i*as], c[e0+1+i*cs]
-        @simd ivdep for j = 1:n
-            C[q+j] = muladd(u, d[d0+j], muladd(v, b[b0+j], C[q+j]))
-        end
-    end
-    return nothing
-end
-
 # Row i of C gathers rows of B, four at a time.
 @inline function _mm_rows!(C, c0, cr, A, a0, ar, ac, B, b0, br, m, n, k, add)
     @inbounds for i = 0:m-1

@@ -11,6 +11,8 @@ const VjpFn = FunctionWrapper{Nothing,Tuple{V,V,V,V,V,V,V,V,Float64,V,V}}     # 
 const HvpFn = FunctionWrapper{Nothing,Tuple{V,V,V,V,V,Float64,V,V,V,Float64,V,V}} # (gu, gc, gp, v, d, tau, u, c, p, t, w, k)
 const JvpFn = FunctionWrapper{Nothing,Tuple{V,V,V,V,V,Float64,V,V}}           # (jd, d, u, c, p, t, w, k)
 
+const FlushFn = FunctionWrapper{Nothing,Tuple{V,V}}                           # (gp, w)
+
 # The garbage collector may free a module that nothing names, and with it the types of functions that live on.
 const MODULES = Module[]
 
@@ -31,6 +33,7 @@ mutable struct Functions
     source::Dict{Symbol,Any}    # name => callable
     workspace::Int
     time_dependent::Bool
+    flush::FlushFn              # left undefined where the program puts nothing off
     f::RhsFn
     jac::JacFn
     tgrad::RhsFn
@@ -48,6 +51,9 @@ function prepare!(functions::Functions, names::Symbol...)
         isdefined(functions, name) && continue
         wrapper = WRAPPERS[name](functions.source[name])
         setfield!(functions, name, wrapper)
+    end
+    if haskey(functions.source, :flush) && !isdefined(functions, :flush) && (:vjp in names || :hvp in names)
+        functions.flush = FlushFn(functions.source[:flush])
     end
 end
 
@@ -241,7 +247,16 @@ function hvp!(gu::V, v::V, d::V, tau::Float64, u::V, m::Model, time::Float64)
     return nothing
 end
 
+"Bring the parameters' cotangents up to date: programs put some of their products off (kernels_deferred.jl)."
+function flush!(m::Model)
+    for q in m.parts
+        isdefined(q.functions, :flush) && q.functions.flush(q.gp, q.w)
+    end
+    return nothing
+end
+
 function clear_accumulators!(m::Model)
+    flush!(m)
     for q in m.parts
         fill!(q.gp, 0.0)
     end

@@ -5,6 +5,7 @@
 
 "Rows of the derivative of a part-wise right-hand side for u, context and p, read from the accumulators."
 function read_row!(row::AbstractVector{Float64}, m::Model, plan::Plan, gu::V)
+    flush!(m)
     n, nc = plan.n, plan.nc
     @inbounds for r in 1:n
         row[r] = gu[r]

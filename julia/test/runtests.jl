@@ -184,6 +184,8 @@ end
     @test step_allocations(m, alg, tape) == 0
 end
 
+include("kernels.jl")
+
 @testset "interruption and limits" begin
     _, m = van_der_pol(5.0)
     FLAG[1] = 6
