@@ -26,7 +26,8 @@ and first weights of its own, the same for all methods. Hyperparameters are thos
 predictions; the true parameters are never looked at. Every training keeps the weights of its best validation. Sharpness
 is the rise of the training loss under SAM's perturbation of the network, at one radius for all methods of a task. "SAM
 wins" compares the best of the sharpness-aware methods with the best of the others: yes if its mean is lower and it is
-better on most seeds (their number is in brackets), no if its mean is higher.
+better on most seeds (their number is in brackets), no if its mean is higher. Only methods that were run count: each
+task's own table lists them, and where that is ERM and SAM alone, SAM's lead over other regularisers is not shown.
 """
 
 
