@@ -32,18 +32,22 @@ def mass_entries(
     matrix = np.asarray(value, dtype=np.float64)
     n = math.prod(state_shape)
     if matrix.shape == tuple(state_shape):
-        matrix = np.diag(matrix.reshape(-1))
-    elif matrix.shape != (n, n):
+        diagonal = matrix.reshape(-1)  # kept as such: n may be large
+        rows = columns = np.flatnonzero(diagonal)
+        values = diagonal[rows]
+    elif matrix.shape == (n, n):
+        rows, columns = np.nonzero(matrix)
+        values = matrix[rows, columns]
+    else:
         raise InvalidInput(
             f"mass_matrix: must have the state_shape {tuple(state_shape)} (its diagonal) or the shape {(n, n)}, got "
             f"{matrix.shape}."
         )
-    if not np.isfinite(matrix).all() or not matrix.any():
+    if not np.isfinite(values).all() or not len(values):
         raise InvalidInput("mass_matrix: must be finite, and not all zeros (that leaves no differential equation).")
-    if np.array_equal(matrix, np.eye(n)):
+    if len(values) == n and (rows == columns).all() and (values == 1).all():
         return None
-    rows, columns = np.nonzero(matrix)
-    return rows.astype(np.int64), columns.astype(np.int64), matrix[rows, columns]
+    return rows.astype(np.int64), columns.astype(np.int64), values
 
 
 def jump_times(field: nn.Module) -> list[float]:
