@@ -118,14 +118,16 @@ def _check_ts(ts: Any) -> None:
         raise InvalidInput(
             f"ts: needs at least two times in one dimension, the initial time first; got shape {tuple(ts.shape)}."
         )
-    _check_finite("ts", ts)
     times = _numbers(ts)
-    if not (times[1:] > times[:-1]).all():
-        i = int(np.flatnonzero(times[1:] <= times[:-1])[0])
-        raise InvalidInput(
-            f"ts: must increase strictly, but ts[{i}] = {float(ts[i])!r} and ts[{i + 1}] = {float(ts[i + 1])!r}. "
-            "Sort the times and drop repeats (torch.unique does both)."
-        )
+    # Increasing from one finite time to another, all are finite.
+    if (times[1:] > times[:-1]).all() and math.isfinite(times[0]) and math.isfinite(times[-1]):
+        return
+    _check_finite("ts", ts)
+    i = int(np.flatnonzero(times[1:] <= times[:-1])[0])
+    raise InvalidInput(
+        f"ts: must increase strictly, but ts[{i}] = {float(ts[i])!r} and ts[{i + 1}] = {float(ts[i + 1])!r}. "
+        "Sort the times and drop repeats (torch.unique does both)."
+    )
 
 
 def _check_context(context: Any, batch: Shape) -> Shape:

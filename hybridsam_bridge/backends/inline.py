@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 from hybridsam_bridge.backends import locate, runtime
@@ -22,6 +24,7 @@ class Inline:
         self.engine: runtime.Engine | None = None
         self.arena: Arena | None = None
         self.released: deque[int] = deque()
+        self.implicit = 0  # the generation whose Julia has loaded the implicit methods
         self.generation = 0
 
     @property
@@ -40,29 +43,36 @@ class Inline:
             )
         if threading.current_thread() is not threading.main_thread():
             raise BackendUnavailable('With runtime="inline" the first solve must come from the main thread.')
-        threads = settings().threads or 1
         try:
-            self.engine = runtime.Engine(str(locate.library()), threads)
+            self.engine = runtime.Engine(str(locate.library()))
         except Exception as error:
             raise BackendUnavailable(f"Julia could not be started inline: {runtime.describe(error)[1]}") from error
         self.generation += 1
         logger.info("Julia runs inline in process %d.", os.getpid())
 
-    def request(self, name: str, payload: Any, time_limit: float | None = None) -> Any:
-        """Run one request at once; the time limit is kept by Julia."""
+    @property
+    def lanes(self) -> int:
+        """Threads of one call: one, unless more are asked for."""
+        return settings().threads or 1
+
+    def request(self, name: str, payload: Any) -> Any:
+        """Run a request of plain data at once."""
         assert self.engine is not None, "started by the caller"
-        try:
-            if self.released:
-                self.engine.release([self.released.popleft() for _ in range(len(self.released))])
-            if name in ("solve", "vjp", "evaluate"):
-                assert self.arena is not None, "asked for before a solve"
-                return getattr(self.engine, name)(runtime.in_place(self.arena.address, payload))
+        if name == "evaluate":
+            assert self.arena is not None, "asked for before what lies in it"
+            payload = (runtime.in_place(self.arena.address, payload),)
+        with _failures(name):
             return getattr(self.engine, name)(*payload)
-        except Exception as error:
-            kind, message = runtime.describe(error)
-            if kind == "python":
-                raise
-            raise JuliaError(message if kind == "source" else f"Julia failed in {name}: {message}") from error
+
+    def run(
+        self, kind: int, arguments: bytes, name: str, time_limit: float | None, samples: int
+    ) -> tuple[int, int, int]:
+        """Run a request of the hot path (see runtime.py) on the arena; Julia keeps the time limit."""
+        assert self.engine is not None, "started by the caller"
+        assert self.arena is not None, "asked for before the arguments were placed"
+        released = [self.released.popleft() for _ in range(len(self.released))]
+        with _failures(name):
+            return self.engine.run(runtime.hot(kind, released, arguments), self.arena.address(0))
 
     def arena_for(self, size: int) -> Arena:
         """An empty arena of at least ``size`` bytes."""
@@ -74,3 +84,15 @@ class Inline:
 
     def stop(self) -> None:
         """Julia cannot be ended within a process."""
+
+
+@contextlib.contextmanager
+def _failures(name: str) -> Iterator[None]:
+    """Errors of Julia in the package's own terms."""
+    try:
+        yield
+    except Exception as error:
+        kind, message = runtime.describe(error)
+        if kind == "python":
+            raise
+        raise JuliaError(message if kind == "source" else f"Julia failed in {name}: {message}") from error

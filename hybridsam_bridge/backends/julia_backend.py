@@ -27,6 +27,7 @@ from hybridsam_bridge.backends.base import (
     Tape,
 )
 from hybridsam_bridge.backends.inline import Inline
+from hybridsam_bridge.backends.runtime import SOLVE, SOLVE_WORDS, VJP, VJP_WORDS
 from hybridsam_bridge.config import settings
 from hybridsam_bridge.errors import BackendCrashed, UnsupportedOperation
 from hybridsam_bridge.fields.plan import Plan
@@ -34,6 +35,7 @@ from hybridsam_bridge.lowering.program import Program
 from hybridsam_bridge.problem import Status
 
 Link = worker.Worker | Inline
+_INTERRUPTED = int(Status.INTERRUPTED)
 
 _lock = threading.RLock()  # calls may come from any thread; one at a time reaches Julia
 _inline = Inline()
@@ -214,32 +216,36 @@ def _solve(link: Link, plan: Plan, registered: list[dict[str, Any]], request: Re
         needed(request.y0.size, times, request.context.size, request.p.size, n, extra, batch + 1)
         + needed(batch * times * n, 6 * batch)
     )
-    addresses = [arena.place(x) for x in (request.y0, request.ts, request.context, request.p, options.atol)]
-    addresses += [-1, -1] if options.steps is None or forced is None else _place_steps(arena, options.steps, forced)
+    places = [arena.place(x) for x in (request.y0, request.ts, request.context, request.p, options.atol)]
+    places += [-1, -1] if options.steps is None or forced is None else _place_steps(arena, options.steps, forced)
     ys_at, ys = arena.reserve((batch, times, n))
     table_at, table = arena.reserve((batch, 6), np.int64)
+    if methods.lookup(options.method).family in ("bdf", "sdirk", "firk"):
+        _load_implicit(link)
     # Recorded steps are read from a tape, so one is kept even where no gradient is wanted.
     keep = "discrete" if options.record_steps and options.adjoint == "none" else options.adjoint
-    call = {
-        "plan": plan_key,
-        "method": options.method,
-        "implicit": methods.lookup(options.method).family in ("bdf", "sdirk", "firk"),
-        "adjoint": keep,
-        "sizes": (batch, times, -1 if forced is None else len(forced)),
-        "addresses": (*addresses, ys_at, table_at),
-        "rtol": options.rtol,
-        "max_steps": options.max_steps,
-        "tape_limit": max(0, settings().tape_memory - _live_bytes),
-        "time_limit": options.time_limit or 0.0,
-        "cancel": 0,
-        "threads": settings().threads,
-    }
-    key, nbytes, spent = link.request("solve", call, options.time_limit)
+    arguments = SOLVE_WORDS.pack(
+        plan_key,
+        options.method.encode(),
+        keep.encode(),
+        batch,
+        times,
+        -1 if forced is None else len(forced),
+        *places,
+        ys_at,
+        table_at,
+        options.rtol,
+        options.max_steps,
+        max(0, settings().tape_memory - _live_bytes),
+        options.time_limit or 0.0,
+        link.lanes,
+    )
+    key, nbytes, spent = link.run(SOLVE, arguments, "solve", options.time_limit, batch)
     _spent += spent
     tape = JuliaTape(link, key, nbytes, (batch, times, n), plan, options.time_limit) if key else None
     step_times = link.request("step_times", (key,)) if options.record_steps and key else None
     status, steps, rejected, f, jac, reached = table.T.copy()
-    if np.any(status == Status.INTERRUPTED):
+    if (status == _INTERRUPTED).any():
         raise KeyboardInterrupt
     return Forward(
         ys=ys.copy(),
@@ -253,6 +259,13 @@ def _solve(link: Link, plan: Plan, registered: list[dict[str, Any]], request: Re
         tape=tape if options.adjoint != "none" else None,
         step_times=step_times,
     )
+
+
+def _load_implicit(link: Link) -> None:
+    """The methods that take longest to load, when one is first asked for."""
+    if link.implicit != link.generation:
+        link.request("load_implicit", ())
+        link.implicit = link.generation
 
 
 def _place_steps(arena: Arena, steps: tuple[Floats, ...], forced: Floats) -> list[int]:
@@ -269,11 +282,10 @@ def _vjp(link: Link, tape: JuliaTape, grad_ys: Floats) -> Gradients:
     shapes = ((batch, n), (times,), (batch, plan.nc), (plan.n_params,))
     places = [arena.reserve(shape) for shape in shapes]
     report_at, report = arena.reserve((batch, 2), np.int64)
-    addresses = (given, *(at for at, _ in places), report_at)
-    call = {"tape": tape.key, "addresses": addresses, "cancel": 0, "threads": settings().threads}
-    _spent += link.request("vjp", call, tape.time_limit)
+    arguments = VJP_WORDS.pack(tape.key, given, *(at for at, _ in places), report_at, link.lanes)
+    _spent += link.run(VJP, arguments, "vjp", tape.time_limit, batch)[2]
     status, reached = report.T.copy()
-    if np.any(status == Status.INTERRUPTED):
+    if (status == _INTERRUPTED).any():
         raise KeyboardInterrupt
     y0, ts, context, p = (view.copy() for _, view in places)
     return Gradients(y0=y0, ts=ts, context=context, p=p, status=status, reached=reached.view(np.float64))

@@ -10,7 +10,9 @@ import ctypes
 import json
 import mmap
 import os
+import pickle
 import select
+import struct
 import sys
 import time
 from collections.abc import Callable
@@ -22,7 +24,24 @@ import numpy as np
 ADDRESS = "HYBRIDSAM_WORKER_ADDRESS"
 AUTHKEY = "HYBRIDSAM_WORKER_KEY"
 WIDTH, LINES = 300, 40  # of Julia's messages
-SPIN = 1e-4  # seconds of asking before sleeping: being woken takes as long as a small solve
+# Seconds of asking before sleeping, since being woken takes longer than a small solve: the worker for its next request,
+# and its parent for the answer, where that is not at the cost of Julia's threads.
+SPIN, SHORT_SPIN = 2e-3, 1e-4
+CROWDED, CALM = 1e-4, 0.2  # seconds away from the core that tell of others, and without spinning after that
+
+# The hot path: int64 words, read by `entry` in julia/src/api.jl. Kind of request, number of tapes to free, their keys,
+# then the arguments; arrays are offsets into the arena, negative for none.
+SOLVE, VJP, FREE = 1, 2, 3
+# plan, method, adjoint, sizes (samples, times, forced steps), arrays, rtol, max_steps, tape_limit, time_limit, threads
+SOLVE_WORDS = struct.Struct("=q16s16s3q9qdqqdq")
+VJP_WORDS = struct.Struct("=q6qq")  # tape, arrays, threads
+ANSWER = struct.Struct("=B3q")  # 0, two results, nanoseconds in Julia; a pickle never starts with 0, 1, 2 or 3
+
+
+def hot(kind: int, released: list[int], arguments: bytes = b"") -> bytes:
+    """The message of a request of the hot path."""
+    return struct.pack(f"={2 + len(released)}q", kind, len(released), *released) + arguments
+
 
 
 def boot(library: str) -> Callable[[str], Any]:
@@ -59,38 +78,27 @@ class EngineError(Exception):
 class Engine:
     """Requests on the Julia module; every argument is plain data, arrays are addresses in this process."""
 
-    def __init__(self, library: str, threads: int):
+    def __init__(self, library: str):
         self.evaluate_code = boot(library)
         # The hot path avoids juliacall's call protocol, whose first use compiles for two seconds.
-        self.entry = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(self._call("entry_pointer"))
-        self.threads = threads
-        self.implicit = False
-        self.texts: dict[str, ctypes.Array[ctypes.c_char]] = {}
+        self.entry = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(self._call("entry_pointer"))
         self.programs: dict[str, int] = {}  # by the part's key: equal structure is compiled once
 
     def _call(self, name: str, *arguments: Any) -> Any:
         return self.evaluate_code(f"HybridSAMBridge.{name}({', '.join(literal(x) for x in arguments)})")
 
-    def _enter(self, *request: int) -> list[int]:
-        """Run one request of the hot path; its first two entries come back as results, then nanoseconds in Julia."""
-        vector = (ctypes.c_int64 * len(request))(*request)
+    def run(self, message: bytes, base: int) -> tuple[int, int, int]:
+        """Run a request of the hot path on the arena at ``base``. Returns two results (a solve's: its tape's key, 0 for
+        none, and its bytes) and nanoseconds in Julia.
+        """
+        words = (ctypes.c_int64 * (len(message) >> 3)).from_buffer_copy(message)
         began = time.perf_counter_ns()
-        code = self.entry(ctypes.addressof(vector))
+        code = self.entry(ctypes.addressof(words), base)
         spent = time.perf_counter_ns() - began
         if code:
-            message = str(self.evaluate_code("HybridSAMBridge.LAST_ERROR[]"))
-            raise EngineError("source" if code == 1 else "julia", message)
-        return [vector[0], vector[1], spent]
-
-    def _text(self, name: str) -> tuple[int, int]:
-        """Address and length of a name that stays."""
-        if name not in self.texts:
-            self.texts[name] = ctypes.create_string_buffer(name.encode())
-        return ctypes.addressof(self.texts[name]), len(self.texts[name]) - 1
-
-    def _lanes(self, wanted: int) -> int:
-        """Threads of one call: at most those that Julia was started with; 0 takes all of them."""
-        return min(wanted, self.threads) or self.threads
+            message_of = str(self.evaluate_code("HybridSAMBridge.LAST_ERROR[]"))
+            raise EngineError("source" if code == 1 else "julia", message_of)
+        return words[0], words[1], spent
 
     def register(self, n: int, nc: int, n_params: int, parts: list[dict[str, Any]], structure: dict[str, Any]) -> int:
         """Register a plan's parts (program or source each) and compile its right-hand side. Returns its id.
@@ -138,42 +146,13 @@ class Engine:
         self.programs[part["key"]] = int(new)
         return int(new)
 
-    def solve(self, call: dict[str, Any]) -> tuple[int, int, int]:
-        """Run a forward solve; returns the tape's id (0: none), its bytes, and nanoseconds in Julia."""
-        if call["implicit"] and not self.implicit:
-            self.load_implicit()
-        key, size, spent = self._enter(
-            1,
-            call["plan"],
-            *self._text(call["method"]),
-            *self._text(call["adjoint"]),
-            *call["sizes"],
-            *call["addresses"],
-            _bits(call["rtol"]),
-            call["max_steps"],
-            call["tape_limit"],
-            _bits(call["time_limit"]),
-            call["cancel"],
-            self._lanes(call["threads"]),
-        )
-        return key, size, spent
-
     def load_implicit(self) -> None:
         """The methods that take longest to load, when one is first asked for."""
         self.evaluate_code("import HybridSAMBridgeImplicit")
-        self.implicit = True
-
-    def vjp(self, call: dict[str, Any]) -> int:
-        """Pull cotangents back through a tape, into the call's arrays. Returns nanoseconds in Julia."""
-        return self._enter(2, call["tape"], *call["addresses"], call["cancel"], self._lanes(call["threads"]))[2]
 
     def step_times(self, tape: int) -> list[np.ndarray]:
         """Times of the accepted steps, one vector a sample."""
         return [np.array(times, dtype=np.float64) for times in self._call("step_times", tape)]
-
-    def release(self, tapes: list[int]) -> None:
-        """Free tapes."""
-        self._enter(3, len(tapes), *tapes)
 
     def evaluate(self, call: dict[str, Any]) -> int:
         """One function of a plan's first part on given inputs, for tests. Returns the bytes a second call took."""
@@ -221,11 +200,6 @@ def describe(error: BaseException) -> tuple[str, str]:
     return "python", f"{type(error).__name__}: {error}"
 
 
-def _bits(value: float) -> int:
-    """A float64 as the int64 of the same bits."""
-    return int(np.float64(value).view(np.int64))
-
-
 class _Arena:
     """Shared memory by a mapped file; ``address`` turns offsets into addresses of this process."""
 
@@ -239,32 +213,39 @@ class _Arena:
 
 
 def in_place(address: Callable[[int], int], call: dict[str, Any]) -> dict[str, Any]:
-    """The call with offsets into the arena turned into addresses; a negative offset stands for no array."""
+    """The call with (offset, shape) pairs turned into (address, shape)."""
     out = dict(call)
-    if "addresses" in out:
-        out["addresses"] = tuple(address(offset) if offset >= 0 else 0 for offset in out["addresses"])
-    if "cancel" in out:
-        out["cancel"] = address(out["cancel"])
     for key in ("outputs", "inputs"):
-        if key in out:
-            out[key] = tuple((address(item[0]), item[1]) if isinstance(item, tuple) else item for item in out[key])
+        out[key] = tuple((address(item[0]), item[1]) if isinstance(item, tuple) else item for item in out[key])
     return out
 
 
-def readiness(connection: Connection) -> Callable[[float | None], bool]:
-    """A function of seconds (None: no limit) that waits and tells whether there is something to read."""
+def readiness(connection: Connection) -> Callable[[float | None, float], bool]:
+    """A function of seconds (None: no limit), and of those to spin, that waits and tells whether there is something to
+    read.
+    """
     if not (hasattr(select, "poll") and hasattr(os, "sched_yield")):
-        return lambda seconds: bool(wait([connection], seconds))
+        return lambda seconds, spin: bool(wait([connection], seconds))
     poller = select.poll()
     poller.register(connection.fileno(), select.POLLIN)
+    crowded = 0.0  # no spinning before that time
 
-    def ready(seconds: float | None) -> bool:
-        until = time.perf_counter() + (SPIN if seconds is None else min(SPIN, seconds))
-        while not poller.poll(0):
-            if time.perf_counter() >= until:
-                return bool(poller.poll(None if seconds is None else max(0.0, 1000 * seconds)))
-            os.sched_yield()  # whoever else wants this core gets it
-        return True
+    def ready(seconds: float | None, spin: float) -> bool:
+        nonlocal crowded
+        began = last = time.perf_counter()
+        if last >= crowded:
+            until = last + (spin if seconds is None else min(spin, seconds))
+            while last < until:
+                if poller.poll(0):
+                    return True
+                os.sched_yield()  # whoever else wants this core gets it
+                now = time.perf_counter()
+                if now - last > CROWDED:  # somebody did: one who sleeps is woken sooner than one who spins
+                    crowded = now + CALM
+                    break
+                last = now
+        left = None if seconds is None else max(0.0, 1000 * (seconds - (time.perf_counter() - began)))
+        return bool(poller.poll(left))
 
     return ready
 
@@ -274,44 +255,46 @@ def serve(connection: Connection, engine: Engine, parent: int) -> None:
     arena: _Arena | None = None
     ready = readiness(connection)
     while True:
-        while not ready(2.0):
+        while not ready(2.0, SPIN):
             if os.getppid() != parent:
                 return
         try:
-            name, payload, released = connection.recv()
+            message = connection.recv_bytes()
         except (EOFError, ConnectionResetError):
             return
         try:
-            if released:
-                engine.release(released)
-            result: Any = None
-            if name == "arena":
-                arena = _Arena(*payload)
-            elif name in ("solve", "vjp", "evaluate"):
-                assert arena is not None, "the arena is sent before the first solve"
-                result = getattr(engine, name)(in_place(arena.address, payload))
-            elif name == "exit":
-                return
+            if message[0] in (SOLVE, VJP, FREE):
+                answer = ANSWER.pack(0, *engine.run(message, 0 if arena is None else arena.address(0)))
             else:
-                result = getattr(engine, name)(*payload)
-            reply = ("ok", result)
+                name, payload = pickle.loads(message)
+                result: Any = None
+                if name == "arena":
+                    arena = _Arena(*payload)
+                elif name == "evaluate":
+                    assert arena is not None, "the arena is sent before what lies in it"
+                    result = engine.evaluate(in_place(arena.address, payload))
+                elif name == "exit":
+                    return
+                else:
+                    result = getattr(engine, name)(*payload)
+                answer = pickle.dumps(("ok", result))
         except BaseException as error:  # the parent raises it in its own terms
-            reply = describe(error)
-        connection.send(reply)
+            answer = pickle.dumps(describe(error))
+        connection.send_bytes(answer)
 
 
 def main() -> None:
     if sys.argv[1] == "--check":  # load and precompile, for setup-julia
-        Engine(sys.argv[2], 1).load_implicit()
+        Engine(sys.argv[2]).load_implicit()
         return
     address, parent = os.environ[ADDRESS], int(sys.argv[1])
     with Client(address, authkey=bytes.fromhex(os.environ.pop(AUTHKEY))) as connection:
         try:
-            engine = Engine(sys.argv[2], int(sys.argv[3]))
+            engine = Engine(sys.argv[2])
         except BaseException as error:
-            connection.send(describe(error))
+            connection.send_bytes(pickle.dumps(describe(error)))
             return
-        connection.send(("ok", None))
+        connection.send_bytes(pickle.dumps(("ok", None)))
         serve(connection, engine, parent)
 
 

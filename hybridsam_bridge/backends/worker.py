@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import pickle
 import secrets
 import signal
 import subprocess
@@ -19,13 +20,14 @@ from typing import Any
 
 from hybridsam_bridge.backends import locate
 from hybridsam_bridge.backends.arena import Arena
-from hybridsam_bridge.backends.runtime import ADDRESS, AUTHKEY, readiness
+from hybridsam_bridge.backends.runtime import ADDRESS, ANSWER, AUTHKEY, SHORT_SPIN, SPIN, hot, readiness
 from hybridsam_bridge.config import settings
 from hybridsam_bridge.errors import BackendCrashed, BackendUnavailable, JuliaError
 from hybridsam_bridge.log import logger
 from hybridsam_bridge.problem import Status
 
 GRACE = 10.0  # seconds a solve has to notice that it was told to stop, before the worker is killed
+_CORES = os.cpu_count() or 1
 BOOT_LIMIT = 1800.0  # a first start compiles the solver
 
 
@@ -40,9 +42,10 @@ class Worker:
         self.pid = os.getpid()
         self.process: subprocess.Popen[bytes] | None = None
         self.connection: Connection | None = None
-        self.ready: Callable[[float | None], bool] | None = None  # whether the connection has an answer
+        self.ready: Callable[[float | None, float], bool] | None = None  # whether the connection has an answer
         self.arena: Arena | None = None
         self.released: deque[int] = deque()  # tapes to free with the next request; filled from finalizers
+        self.implicit = 0  # the generation whose Julia has loaded the implicit methods
         self.generation = 0  # counts restarts: tapes and plans of an earlier process are gone
 
     @property
@@ -60,7 +63,7 @@ class Worker:
             environment[ADDRESS] = str(listener.address)
             environment[AUTHKEY] = key.hex()
             script = Path(__file__).with_name("runtime.py")
-            command = [sys.executable, str(script), str(os.getpid()), str(locate.library()), str(threads)]
+            command = [sys.executable, str(script), str(os.getpid()), str(locate.library())]
             # A session of its own: Ctrl-C in the terminal reaches the parent alone, which decides.
             self.process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
             self.connection = _accept(listener, self.process, began)
@@ -71,19 +74,38 @@ class Worker:
         self._receive(began + BOOT_LIMIT, "start")
         logger.info("Julia worker ready in %.1f s (%d threads).", time.monotonic() - began, threads)
 
-    def request(self, name: str, payload: Any, time_limit: float | None = None) -> Any:
-        """One exchange. Raises ``WorkerDied``, ``JuliaError``, or KeyboardInterrupt after stopping the solve."""
-        assert self.connection is not None, "started by the caller"
+    @property
+    def lanes(self) -> int:
+        """Threads of one call; 0 takes all that Julia was started with."""
+        return settings().threads
+
+    def request(self, name: str, payload: Any) -> Any:
+        """One exchange of plain data. Raises ``WorkerDied``, ``JuliaError``, or KeyboardInterrupt."""
+        return self._exchange(pickle.dumps((name, payload)), name, None)
+
+    def run(
+        self, kind: int, arguments: bytes, name: str, time_limit: float | None, samples: int
+    ) -> tuple[int, int, int]:
+        """A request of the hot path (see runtime.py) on the arena; its results. Raises as ``request`` does, after
+        stopping the solve.
+        """
         released = [self.released.popleft() for _ in range(len(self.released))]
+        # Julia keeps the limit itself; only a model that never returns is ended from here.
+        deadline = None if time_limit is None else time.monotonic() + time_limit + GRACE
+        answer: tuple[int, int, int] = self._exchange(
+            hot(kind, released, arguments), name, deadline, SPIN if samples < _CORES else SHORT_SPIN
+        )
+        return answer
+
+    def _exchange(self, message: bytes, name: str, deadline: float | None, spin: float = SHORT_SPIN) -> Any:
+        assert self.connection is not None, "started by the caller"
         try:
-            self.connection.send((name, payload, released))
+            self.connection.send_bytes(message)
         except (BrokenPipeError, ConnectionError, OSError) as error:
             self.stop()
             raise WorkerDied(f"the worker's connection broke: {error}") from error
-        # Julia keeps the limit itself; only a model that never returns is ended from here.
-        deadline = None if time_limit is None else time.monotonic() + time_limit + GRACE
         try:
-            return self._receive(deadline, name)
+            return self._receive(deadline, name, spin)
         except KeyboardInterrupt:
             self._interrupt()
             raise
@@ -99,9 +121,9 @@ class Worker:
         self.arena.reset()
         return self.arena
 
-    def _receive(self, deadline: float | None, name: str) -> Any:
+    def _receive(self, deadline: float | None, name: str, spin: float = SHORT_SPIN) -> Any:
         assert self.ready is not None
-        if not self.ready(None if deadline is None else max(0.0, deadline - time.monotonic())):
+        if not self.ready(None if deadline is None else max(0.0, deadline - time.monotonic()), spin):
             if name == "start":
                 self.stop()
                 raise BackendUnavailable(f"The Julia worker did not come up within {BOOT_LIMIT:.0f} s.")
@@ -115,11 +137,14 @@ class Worker:
     def _read(self, name: str) -> Any:
         assert self.connection is not None
         try:
-            kind, result = self.connection.recv()
+            answer = self.connection.recv_bytes()
         except (EOFError, ConnectionError, OSError) as error:
             code = None if self.process is None else self.process.poll()
             self.stop()
             raise WorkerDied(f"the worker process died ({_cause(code)})") from error
+        if answer[0] == 0:
+            return ANSWER.unpack(answer)[1:]
+        kind, result = pickle.loads(answer)
         if kind == "ok":
             return result
         if name == "start":
@@ -131,7 +156,7 @@ class Worker:
         """Tell the running solve to stop and drop its answer; end the worker if none comes."""
         if self.arena is not None:
             self.arena.cancel[0] = int(Status.INTERRUPTED)
-        if self.connection is not None and self.ready is not None and self.ready(GRACE):
+        if self.connection is not None and self.ready is not None and self.ready(GRACE, SHORT_SPIN):
             with contextlib.suppress(WorkerDied, JuliaError):
                 result = self._read("interrupt")
                 if isinstance(result, tuple) and result[0]:

@@ -122,39 +122,39 @@ function vjp(id, addresses, cancel, threads)
     return nothing
 end
 
-function release(ids)
-    for id in ids
-        delete!(TAPES, id)
-    end
-    return nothing
-end
-
-text(address, length) = unsafe_string(Ptr{UInt8}(UInt(address)), length)
 number(bits::Int64) = reinterpret(Float64, bits)
+lanes(wanted::Int64) = wanted == 0 ? Threads.nthreads() : clamp(wanted, 1, Threads.nthreads())
 
 const LAST_ERROR = Ref("")
 
 """
-    entry(address) -> Int64
+    entry(request, base) -> Int64
 
-Run the request in the int64 vector there: 1 solve, 2 vjp, 3 release, each followed by its arguments (runtime.py writes
-them in this order). Results replace its first entries. Returns 0, 1 for an error of the user's source, 2 for any other;
-`LAST_ERROR` has the message.
+Run a request of the hot path: int64 words at the address `request`. They are: what to do (1 solve, 2 vjp, 3 nothing
+more), how many tapes to free and which, and the arguments, as runtime.py packs them: arrays as offsets from `base`
+(negative: none), method and adjoint as 16 bytes of text. Results replace the first words. Returns 0, 1 for an error of
+the user's source, 2 for any other; `LAST_ERROR` has the message.
 """
-function entry(address::Int64)::Int64
-    request = Ptr{Int64}(UInt(address))
-    x(i) = unsafe_load(request, i)
+function entry(request::Int64, base::Int64)::Int64
+    words = Ptr{Int64}(UInt(request))
+    freed = unsafe_load(words, 2)
+    x(i) = unsafe_load(words, 2 + freed + i)
+    text(i) = unsafe_string(Ptr{UInt8}(words + 8 * (1 + freed + i)))
+    at(i) = x(i) < 0 ? 0 : base + x(i)
     try
-        if x(1) == 1
-            key, size = solve(x(2), text(x(3), x(4)), text(x(5), x(6)), (x(7), x(8), x(9)), ntuple(i -> x(9 + i), 9),
-                              number(x(19)), x(20), x(21), number(x(22)), x(23), x(24))
-            unsafe_store!(request, key, 1)
-            unsafe_store!(request, size, 2)
-        elseif x(1) == 2
-            vjp(x(2), ntuple(i -> x(2 + i), 6), x(9), x(10))
-        else
-            release([x(2 + i) for i in 1:x(2)])
+        for i in 1:freed
+            delete!(TAPES, unsafe_load(words, 2 + i))
         end
+        kind = unsafe_load(words, 1)
+        key, size = 0, 0
+        if kind == 1
+            key, size = solve(x(1), text(2), text(4), (x(6), x(7), x(8)), ntuple(i -> at(8 + i), 9), number(x(18)),
+                              x(19), x(20), number(x(21)), base, lanes(x(22)))
+        elseif kind == 2
+            vjp(x(1), ntuple(i -> at(1 + i), 6), base, lanes(x(8)))
+        end
+        unsafe_store!(words, key, 1)
+        unsafe_store!(words, size, 2)
         return 0
     catch error
         LAST_ERROR[] = error isa SourceError ? error.message : sprint(showerror, error, catch_backtrace())
@@ -163,7 +163,7 @@ function entry(address::Int64)::Int64
 end
 
 "Address of `entry` as a C function, for ctypes."
-entry_pointer() = Int(UInt(@cfunction(entry, Int64, (Int64,))))
+entry_pointer() = Int(UInt(@cfunction(entry, Int64, (Int64, Int64))))
 
 "Times of the accepted steps of every sample of a Rosenbrock tape."
 step_times(id) = [sample isa StepTape ? sample.t : sample === nothing ? V() : copy(sample.sol.t)

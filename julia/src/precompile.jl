@@ -31,22 +31,23 @@ function workload(id::Int, method::String, adjoint::String, n::Int; linear = "de
         n, 0, 1, ((id, (0, 0), 1, (0, 0)),), linear, map(at, everywhere), map(at, (places, places, mass)), (0, 0))
     B, T = 2, 3
     y0, ts, c, p, atol = repeat([1.0, 0.0], outer = (n ÷ 2, B)), [0.0, 0.5, 1.0], zeros(0, B), [2.0], fill(1e-6, n)
-    ys, counters, flag = zeros(n, T, B), zeros(Int, 6, B), zeros(Int32, 1)
-    g, gy0, gts, gc, gp, report = ones(n, T, B), zeros(n, B), zeros(T), zeros(0, B), zeros(1), zeros(Int, 2, B)
-    address(x) = Int(UInt(pointer(x)))
-    bits(x) = reinterpret(Int64, x)
-    GC.@preserve method adjoint y0 ts c p atol ys counters flag g gy0 gts gc gp report begin
-        request = [1, plan, address(method), ncodeunits(method), address(adjoint), ncodeunits(adjoint), B, T, -1,
-                   map(address, (y0, ts, c, p, atol))..., 0, 0, address(ys), address(counters), bits(1e-4), 1000, 10^6,
-                   bits(0.0), address(flag), 2]
-        entry(address(request)) == 0 || error(LAST_ERROR[])
-        tape = request[1]
-        if tape != 0
-            request = [2, tape, map(address, (g, gy0, gts, gc, gp, report))..., address(flag), 2]
-            entry(address(request)) == 0 || error(LAST_ERROR[])
-            request = [3, 1, tape]
-            entry(address(request))
-        end
+    ys, counters = zeros(n, T, B), zeros(6, B)
+    g, gy0, gts, gc, gp, report = ones(n, T, B), zeros(n, B), zeros(T), zeros(0, B), zeros(1), zeros(2, B)
+    arena, used = zeros(50 * n + 100), 8                    # the first word is the cancel flag
+    function place(x)
+        copyto!(arena, used + 1, x)
+        used += length(x)
+        return 8 * (used - length(x))
+    end
+    words(name) = reinterpret(Int64, [codeunits(name); zeros(UInt8, 16 - ncodeunits(name))])
+    run(request) = GC.@preserve request arena entry(Int(UInt(pointer(request))), Int(UInt(pointer(arena))))
+    request = [1, 0, plan, words(method)..., words(adjoint)..., B, T, -1, map(place, (y0, ts, c, p, atol))..., -1, -1,
+               place(ys), place(counters), reinterpret(Int64, 1e-4), 1000, 10^6, 0, 2]
+    run(request) == 0 || error(LAST_ERROR[])
+    tape = request[1]
+    if tape != 0
+        run([2, 0, tape, map(place, (g, gy0, gts, gc, gp, report))..., 2]) == 0 || error(LAST_ERROR[])
+        run([3, 1, tape])
     end
     forget_plan(plan)
     return nothing
