@@ -94,7 +94,7 @@ def study(quick: bool) -> Study:
         quick=quick,
         seeds=2 if quick else 5,
         methods=("erm", "weight-decay", "sam") if quick else None,
-        grids={"sam": (0.1,), "weight-decay": (1e-3,)} if quick else {},
+        grids={"sam": (0.1,), "weight-decay": (1e-3,)} if quick else {"weight-decay": (1e-4, 1e-3, 1e-2)},
         theta_label="error of ω0² (1/s²)",
         prediction_label="test mean squared error",
         figure=figure,
