@@ -39,8 +39,9 @@ every {interval:.0f} s for {minutes:.0f} min with 1 mV of noise, under two curre
 1.5 C), each from known states of charge at rest. Validation is on other states of charge; the test is another profile,
 random levels between charging at C/2 and discharging at 1.5 C, without noise. This is the one stiff task of moderate
 stiffness, about 300 between the fastest and the slowest mode. Adam with 3e-3 for the network and 2e-2 for ln D, as for
-the pendulum; at 1e-2 for both D hardly left its start before the network had taken its place. Penalties take the network's part of dx/dt in units of
-1e-5/s. θ error is |ln(D / published)|; prediction error the root mean square in V."""
+the pendulum; at 1e-2 for both D hardly left its start before the network had taken its place. Penalties take the
+network's part of dx/dt in units of 1e-5/s. θ error is |ln(D / published)|; prediction error the root mean square in
+V."""
 
 
 class MoreDiffusion(nn.Module):
