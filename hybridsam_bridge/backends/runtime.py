@@ -43,7 +43,6 @@ def hot(kind: int, released: list[int], arguments: bytes = b"") -> bytes:
     return struct.pack(f"={2 + len(released)}q", kind, len(released), *released) + arguments
 
 
-
 def boot(library: str) -> Callable[[str], Any]:
     """Start Julia in this process and load the package in ``library``. Returns what evaluates Julia code."""
     import juliacall
