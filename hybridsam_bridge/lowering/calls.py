@@ -241,9 +241,7 @@ class Calls:
         self._strided(name, (array, start + sink.offset, sink.strides), (x, x0, dense(sink.shape)), sink.shape)
 
 
-def _axes(
-    shape: Sequence[int], places: Sequence[tuple[str, int, Sequence[int]]]
-) -> tuple[list[int], list[list[int]]]:
+def _axes(shape: Sequence[int], places: Sequence[tuple[str, int, Sequence[int]]]) -> tuple[list[int], list[list[int]]]:
     """Lengths of the axes that remain after merging what is contiguous in all places, and the strides of each."""
     wide = [i for i, n in enumerate(shape) if n != 1]
     lengths, strides = collapse([shape[i] for i in wide], [tuple(p[2][i] for i in wide) for p in places])
