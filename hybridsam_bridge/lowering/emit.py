@@ -188,8 +188,8 @@ class _Loop:
             self.inner.append(f"x{node.index} = {algebra.FUNCTIONS[node.attrs[0]].julia.format(*args)}")
             if node.index in self.e.s.stored:
                 form = f"Float64(x{node.index})" if node.dtype == "b" else f"x{node.index}"
-                array, start, strides = self.e.source(node)
-                self.writes.append((array, "=", start, _wide(strides, node.shape), form))
+                array, start, steps = self.e.source(node)
+                self.writes.append((array, "=", start, _wide(steps, node.shape), form))
         for sink in self.sinks:
             array, start = self.e.target(sink.target)
             strides = split_axes(sink.shape, sink.strides, self.shape)
