@@ -130,7 +130,9 @@ end
 function Lane(tape::Tape)
     plan, stages = tape.plan, tape.tab === nothing ? 1 : tape.tab.stages
     system = tape.tab === nothing ? NoSystem() : system_for(plan, tape.method)
-    return Lane(Model(plan, tape.p), Model(plan, tape.p), AdjointSpace(system, plan.n, stages), zeros(plan.n), zeros(plan.n),
+    m = Model(plan, tape.p)
+    scratch = tape.adjoint == "discrete" ? m : Model(plan, tape.p)  # its accumulators are overwritten
+    return Lane(m, scratch, AdjointSpace(system, plan.n, stages), zeros(plan.n), zeros(plan.n),
                 zeros(plan.n + plan.nc + plan.np))
 end
 
