@@ -79,7 +79,8 @@ for (name, f) in (("exp", :fexp), ("tanh", :ftanh), ("sigmoid", :fsigmoid))
     )
         rows = t[4] == 1 && s[4] == 1 && (r[4] == 0 || !biased)
         GC.@preserve x y for i = 0:n[1]-1, j = 0:n[2]-1, k = 0:n[3]-1
-            p, q, o = y0 + i * t[1] + j * t[2] + k * t[3], x0 + i * s[1] + j * s[2] + k * s[3], b0 + 1 + i * r[1] + j * r[2] + k * r[3]
+            p, q = y0 + i * t[1] + j * t[2] + k * t[3], x0 + i * s[1] + j * s[2] + k * s[3]
+            o = b0 + 1 + i * r[1] + j * r[2] + k * r[3]
             if rows
                 _map!($f, y, p, x, q, n[4], biased ? (@inbounds b[o]) : -0.0)
             else
