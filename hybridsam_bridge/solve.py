@@ -144,6 +144,8 @@ class _Solve(torch.autograd.Function):
         result = call.engine.solve(call.plan, _request(*tensors), call.options)
         call.forward = result
         ctx.tape = result.tape  # freed with ctx, also when backward never runs
+        if result.tape is not None:
+            result.tape.times = ctx.needs_input_grad[2]
         ctx.engine, ctx.batch = call.engine, call.batch
         ctx.places = [(x.dtype, x.device) for x in tensors]
         return torch.from_numpy(result.ys).to(tensors[0].device)

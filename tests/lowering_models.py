@@ -25,6 +25,7 @@ def _convolution(
 def convolutions() -> list[Case]:
     w3, w33 = (4, 2, 3), (4, 2, 3, 3)
     back = (2, 4, 3, 3)
+    wide = ((9, 2, 3, 3), (9,), (8, 9, 3, 3), (8,), (2, 8, 3, 3))
     made = {
         "conv1d": _convolution((2, 9), (w3, (4,)), lambda x, w, b: F.conv1d(x, w, b)),
         "conv1d_stride": _convolution((2, 11), (w3,), lambda x, w: F.conv1d(x, w, stride=2, padding=1)),
@@ -69,8 +70,32 @@ def convolutions() -> list[Case]:
             (w33, (4,), back),
             lambda x, w, b, v: F.conv2d(F.relu(F.conv2d(x, w, b, padding=1)), v, padding=1),
         ),
+        # Layers that are written into padded tensors, sums over those, and gradients with vectors along the outputs.
+        "conv_layers": _convolution((2, 8, 9), wide, _layers),
+        "conv1d_layers": _convolution(
+            (2, 70),
+            ((8, 2, 3), (8,), (2, 8, 5)),
+            lambda x, w, b, v: F.conv1d(torch.exp(-F.conv1d(x, w, b, padding=1)), v, padding=2),
+        ),
+        "read_twice": _convolution((2, 8, 9), wide, _read_twice),
+        "rows_of_columns": _convolution(
+            (2, 160), ((2, 160), (1,)), lambda x, w, b: torch.tanh((w * x).T) * torch.sigmoid(x.reshape(160, 2).T.T + b)
+        ),
     }
     return [build(name) for name, build in made.items()]
+
+
+def _layers(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor, v: torch.Tensor, c: torch.Tensor, u: torch.Tensor):
+    hidden = torch.sigmoid(F.conv2d(torch.tanh(F.conv2d(x, w, b, padding=1)), v, c, padding=1))
+    return F.conv2d(hidden, u, padding=1)
+
+
+def _read_twice(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor, v: torch.Tensor, c: torch.Tensor, u: torch.Tensor):
+    """Activations that are padded twice, summed, and read across rows."""
+    first = torch.tanh(F.conv2d(x, w, b, padding=1))
+    second = F.conv2d(first, v, c, padding=1) + F.pad(first, (-1, 1, 2, -2))[:8]
+    total = second.reshape(8, -1).sum(1) * first.flatten().cumsum(0)[-1]
+    return F.conv2d(second * total[:, None, None] * 0.01, u, stride=2, padding=2)
 
 
 def _robertson(y: torch.Tensor, p: torch.Tensor, t: torch.Tensor, c: torch.Tensor) -> torch.Tensor:

@@ -81,9 +81,13 @@ class Request:
 
 
 class Tape:
-    """What a forward solve keeps for its vjp. Freed by ``release``, and when it is garbage-collected."""
+    """What a forward solve keeps for its vjp. Freed by ``release``, and when it is garbage-collected.
+
+    ``nbytes`` is its memory; ``times`` says whether the cotangent of ``ts``, an evaluation an output, is wanted.
+    """
 
     nbytes: int = 0
+    times: bool = True
 
     def release(self) -> None:
         """Free the memory. Calling it twice does no harm; a vjp after it raises."""

@@ -281,6 +281,8 @@ def _vjp(link: Link, tape: JuliaTape, grad_ys: Floats) -> Gradients:
     given = arena.place(grad_ys)
     shapes = ((batch, n), (times,), (batch, plan.nc), (plan.n_params,))
     places = [arena.reserve(shape) for shape in shapes]
+    if not tape.times:
+        places[1] = (-1, np.zeros(times))
     report_at, report = arena.reserve((batch, 2), np.int64)
     arguments = VJP_WORDS.pack(tape.key, given, *(at for at, _ in places), report_at, link.lanes)
     _spent += link.run(VJP, arguments, "vjp", tape.time_limit, batch)[2]

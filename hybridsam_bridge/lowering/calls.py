@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hybridsam_bridge.lowering.derive import Sink
-from hybridsam_bridge.lowering.ir import Node, layout
+from hybridsam_bridge.lowering.guests import frame
+from hybridsam_bridge.lowering.ir import Node
 from hybridsam_bridge.lowering.scalars import number
 from hybridsam_bridge.lowering.slots import Slots
 from hybridsam_bridge.lowering.strides import collapse, dense, index_text, split_axes
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from hybridsam_bridge.lowering.emit import Emitter
 
 _WORTH_DEFERRING = 64  # elements of a matrix
-
-_MAPS = {"exp": "k_exp!", "tanh": "k_tanh!", "sigmoid": "k_sigmoid!"}
 
 
 class Calls:
@@ -34,16 +33,7 @@ class Calls:
         self.e.lines.append(text)
 
     def _source(self, arg: Node) -> tuple[str, int, tuple[int, ...]]:
-        base, offset, strides = layout(arg)
-        array, start = self.e.home(base)
-        return array, start + offset, strides
-
-    def _flat(self, arg: Node) -> tuple[str, int]:
-        """Array and offset of an argument whose elements are dense."""
-        array, offset, strides = self._source(arg)
-        if strides != dense(arg.shape):
-            raise AssertionError(f"{arg.shape} with strides {strides} is not dense")
-        return array, offset
+        return self.e.source(arg)
 
     # ---- products ----
     def _contract(self, node: Node) -> None:
@@ -133,7 +123,7 @@ class Calls:
                 raise AssertionError("an output of another shape than the sweep")
             result = (array, start + sink.offset, strides)
         else:
-            result = (*self.e.home(node), dense(node.shape))
+            result = self._source(node)
         left, right = (self._source(x) for x in node.args)
         self.e.lines += sweep_call(result, left, right, node.args[0].shape, node.attrs[0], sink is not None)
 
@@ -154,14 +144,45 @@ class Calls:
         self._line(f"{name}({y}, {y0}, {x}, {x0}, {sx[0]}, {sx[1]}, {outer}, {inner})")
 
     def _ew(self, node: Node) -> None:
-        x, x0 = self._flat(node.args[0])
-        y, y0 = self.e.home(node)
-        self._line(f"{_MAPS[node.attrs[0]]}({y}, {y0}, {x}, {x0}, {node.size})")
+        """A copy; or a map, on all of two dense arrays or over axes, where it may add a bias to its argument."""
+        if node.attrs[0] == "copy":
+            self._strided("k_copy!", self._source(node), self._source(node.args[0]), node.shape)
+            return
+        name, biased = node.attrs[0].removesuffix("_sum"), len(node.args) == 2
+        places = [self._source(x) for x in (node, node.args[0], node.args[-1])]
+        lengths, strides = _axes(node.shape, places)
+        (y, y0, _), (x, x0, _), (b, _, _) = places
+        if len(lengths) <= 1 and not biased and strides[0] == strides[1] == [1] * len(lengths):
+            self._line(f"k_{name}!({y}, {y0}, {x}, {x0}, {node.size})")
+            return
+        extra = self._outer_loops(lengths, 4)
+        four = [(_four(s[extra:]), index_text(p[1] - 1, s[:extra])) for p, s in zip(places, strides, strict=True)]
+        (t, y_at), (s, x_at), (r, b_at) = four
+        n = _four(lengths[extra:], 1)
+        self._line(
+            f"k_{name}_at!({y}, {y_at}, {t}, {x}, {x_at}, {s}, {b}, {b_at}, {r}, {n}, {'true' if biased else 'false'})"
+        )
+        self.e.lines += ["end"] * extra
+
+    def _outer_loops(self, lengths: Sequence[int], axes: int) -> int:
+        """Loops over what exceeds the last ``axes`` axes; their number."""
+        extra = max(len(lengths) - axes, 0)
+        for axis in range(extra):
+            self._line(f"for i{axis} = 0:{lengths[axis] - 1}")
+        return extra
 
     # ---- rearranging ----
     def _place(self, node: Node) -> None:
         y, y0 = self.e.home(node)
         fill, where = node.attrs
+        if any(guest.host is node for guest in self.e.s.guests.values()):  # its piece is written there by itself
+            box = frame(node)
+            value = number(fill, "f")
+            if box is None:
+                self._line(f"k_fill!({y}, {y0}, {node.size}, {value})")
+            else:
+                self._line(f"k_frame!({y}, {y0}, {value}, {_four(box[0])}, {_four(box[1])}, {_four(box[2])})")
+            return
         if sum(a.size for a in node.args) < node.size:
             self._line(f"k_fill!({y}, {y0}, {node.size}, {number(fill, 'f')})")
         for piece, (offset, strides) in zip(node.args, where, strict=True):
@@ -176,24 +197,18 @@ class Calls:
         shape: Sequence[int],
     ) -> None:
         """A copy or sum over at most four axes after merging what is contiguous, else a loop of such."""
-        wide = [i for i, n in enumerate(shape) if n != 1]
-        lengths, (st, ss) = collapse(
-            [shape[i] for i in wide], [tuple(to[2][i] for i in wide), tuple(source[2][i] for i in wide)]
-        )
-        extra = max(len(lengths) - 4, 0)
-        for axis in range(extra):
-            self._line(f"for i{axis} = 0:{lengths[axis] - 1}")
+        lengths, (st, ss) = _axes(shape, (to, source))
+        extra = self._outer_loops(lengths, 4)
         pad = [1] * max(4 - len(lengths), 0)
         four = pad + lengths[extra:]
-        t4 = [0] * len(pad) + list(st[extra:])
-        s4 = [0] * len(pad) + list(ss[extra:])
+        t4 = [0] * len(pad) + st[extra:]
+        s4 = [0] * len(pad) + ss[extra:]
         at = index_text(to[1] - 1, st[:extra]), index_text(source[1] - 1, ss[:extra])
         self._line(
             f"{name}({to[0]}, {at[0]}, {', '.join(map(str, t4))}, {source[0]}, {at[1]}, "
             f"{', '.join(map(str, s4))}, {', '.join(map(str, four))})"
         )
-        for _ in range(extra):
-            self._line("end")
+        self.e.lines += ["end"] * extra
 
     def _gather(self, node: Node) -> None:
         x, x0, sx = self._source(node.args[0])
@@ -224,3 +239,15 @@ class Calls:
         x, x0 = self.e.home(sink.node)
         name = "k_addmatrix!" if sink.target == "J" and array == "J" else "k_add!"
         self._strided(name, (array, start + sink.offset, sink.strides), (x, x0, dense(sink.shape)), sink.shape)
+
+
+def _axes(shape: Sequence[int], places: Sequence[tuple[str, int, Sequence[int]]]) -> tuple[list[int], list[list[int]]]:
+    """Lengths of the axes that remain after merging what is contiguous in all places, and the strides of each."""
+    wide = [i for i, n in enumerate(shape) if n != 1]
+    lengths, strides = collapse([shape[i] for i in wide], [tuple(p[2][i] for i in wide) for p in places])
+    return lengths, [list(s) for s in strides]
+
+
+def _four(values: Sequence[int], default: int = 0) -> str:
+    """Four numbers as Julia text, axes of length one before those given."""
+    return "(" + ", ".join(map(str, [default] * (4 - len(values)) + list(values))) + ")"

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from hybridsam_bridge.lowering import algebra
 from hybridsam_bridge.lowering.calls import Calls
 from hybridsam_bridge.lowering.derive import Sink
-from hybridsam_bridge.lowering.ir import Node, layout
+from hybridsam_bridge.lowering.ir import Node, aligned, layout
 from hybridsam_bridge.lowering.scalars import Scalar, Scalars, number
-from hybridsam_bridge.lowering.schedule import Schedule, aligned, is_point
+from hybridsam_bridge.lowering.schedule import Schedule, is_point
 from hybridsam_bridge.lowering.slots import Slots
-from hybridsam_bridge.lowering.strides import collapse, dense, index_text, positions, split_axes
+from hybridsam_bridge.lowering.strides import collapse, index_text, positions, split_axes
 
 _INLINE = 100  # longest text of an expression that is written where it is used
 
@@ -40,6 +40,18 @@ class Emitter:
         if base.op == "const":
             return "k", self.constant_offsets[base.attrs[0]]
         return "w", self.s.offsets[base.index]
+
+    def source(self, arg: Node) -> tuple[str, int, tuple[int, ...]]:
+        """Array, zero-based start and strides of a node or view in memory."""
+        base, offset, strides = layout(arg)
+        guest = self.s.guests.get(base.index)
+        if guest is None:
+            array, start = self.home(base)
+            return array, start + offset, strides
+        array, start = self.home(guest.host)
+        inner = guest.view(base, arg)
+        assert inner is not None, "guests are nodes whose readers all see them in their host"
+        return array, start + inner[0], inner[1]
 
     def target(self, name: str) -> tuple[str, int]:
         """Array and offset of an output."""
@@ -176,7 +188,8 @@ class _Loop:
             self.inner.append(f"x{node.index} = {algebra.FUNCTIONS[node.attrs[0]].julia.format(*args)}")
             if node.index in self.e.s.stored:
                 form = f"Float64(x{node.index})" if node.dtype == "b" else f"x{node.index}"
-                self.writes.append(("w", "=", self.e.s.offsets[node.index], dense(self.shape), form))
+                array, start, steps = self.e.source(node)
+                self.writes.append((array, "=", start, _wide(steps, node.shape), form))
         for sink in self.sinks:
             array, start = self.e.target(sink.target)
             strides = split_axes(sink.shape, sink.strides, self.shape)
@@ -185,7 +198,7 @@ class _Loop:
         self._text()
 
     def _operand(self, node: Node, arg: Node) -> str:
-        base, offset, strides = layout(arg)
+        base = layout(arg)[0]
         if base.literal is not None:
             return number(base.literal, arg.dtype)
         if base.index in self.inside and aligned(arg):
@@ -193,9 +206,8 @@ class _Loop:
         point = self.e._point(arg)
         if point is not None:
             return self.e.names[point.index]
-        array, start = self.e.home(base)
-        wide = tuple(s for s, n in zip(strides, arg.shape, strict=True) if n != 1)
-        key = (array, start + offset, wide)
+        array, start, strides = self.e.source(arg)
+        key = (array, start, _wide(strides, arg.shape))
         if key not in self.reads:
             self.reads[key] = f"r{len(self.reads)}_{self.nodes[0].index}"
         name = self.reads[key]
@@ -222,3 +234,7 @@ class _Loop:
             lines.append(f"{mark}for i{depth} = 0:{length - 1}")
         lines += [*loads, *self.inner, *stores]
         lines += ["end"] * len(lengths)
+
+
+def _wide(strides: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
+    return tuple(s for s, n in zip(strides, shape, strict=True) if n != 1)

@@ -65,6 +65,17 @@ def layout(node: Node) -> Layout:
     return node, 0, dense(node.shape)
 
 
+def squeezed(shape: Sequence[int]) -> Shape:
+    return tuple(n for n in shape if n != 1)
+
+
+def aligned(arg: Node) -> bool:
+    """Whether an argument is all of its base in dense order."""
+    base, offset, strides = layout(arg)
+    own = [s for s, n in zip(strides, arg.shape, strict=True) if n > 1]
+    return base.size == arg.size and not offset and tuple(own) == dense(squeezed(arg.shape))
+
+
 def _identity(node: Node) -> bool:
     base, offset, strides = layout(node)
     return base.op == "eye" and not offset and node.shape == (1, *base.shape) and 0 not in strides[1:]

@@ -20,6 +20,9 @@ from hybridsam_bridge.lowering.strides import dense
 
 Ints = Sequence[int]
 
+# Outputs and positions from which gradients of weights are summed with vectors along the outputs.
+_LANES, _LONG = 8, 64
+
 
 def _many(value: int | Ints, rank: int) -> list[int]:
     listed = [value] if isinstance(value, int) else list(value)
@@ -116,6 +119,8 @@ def _to_weights(
     y, k = list(range(3, 3 + rank)), list(range(3 + rank, 3 + 2 * rank))
     windows = g.permute(windows, [1, 2, *k, 0, *y])  # (G, C/G, *K, N, *Y)
     per_group = grad.shape[1] // groups
+    if groups == 1 and per_group >= _LANES and math.prod(counts) >= _LONG:
+        return _along_outputs(g, windows, grad, rank)
     split = g.reshape(grad, (grad.shape[0], groups, per_group, *counts))
     split = g.permute(split, [1, 2, 0, *y])  # (G, O/G, N, *Y)
     full = (groups, per_group, windows.shape[1], *kernel, grad.shape[0], *counts)
@@ -123,6 +128,19 @@ def _to_weights(
     right = g.expand(g.reshape(windows, (groups, 1, *windows.shape[1:])), full)
     out = g.sweep(left, right, 3 + rank)
     return g.reshape(out, (groups * per_group, windows.shape[1], *kernel))
+
+
+def _along_outputs(g: Graph, windows: Node, grad: Node, rank: int) -> Node:
+    """The same from windows (1, C, *K, N, *Y), with vectors along O: neighbours in a copy of grad (N, *Y, O)."""
+    y = list(range(2, 2 + rank))
+    rows = g.copy(g.permute(grad, [0, *y, 1]))
+    left = g.permute(rows, [1 + rank, *range(1 + rank)])  # (O, N, *Y)
+    inner, outer = windows.shape[2 + rank :], windows.shape[1 : 2 + rank]
+    full = (*outer, grad.shape[1], *inner)
+    left = g.expand(g.reshape(left, (*[1] * len(outer), *left.shape)), full)
+    right = g.expand(g.reshape(windows, (*outer, 1, *inner)), full)
+    out = g.sweep(left, right, len(outer) + 1)  # (C, *K, O)
+    return g.permute(out, [len(outer), *range(len(outer))])
 
 
 @entry("convolution", "_convolution")

@@ -8,15 +8,16 @@ Locals are computed at the stage in which their last argument is complete.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from hybridsam_bridge.lowering import algebra
 from hybridsam_bridge.lowering.derive import Function, Sink
-from hybridsam_bridge.lowering.ir import Graph, Node, layout, reachable
-from hybridsam_bridge.lowering.strides import dense, split_axes
+from hybridsam_bridge.lowering.guests import Guest, find_guests
+from hybridsam_bridge.lowering.ir import Graph, Node, aligned, layout, reachable, squeezed
+from hybridsam_bridge.lowering.strides import split_axes
 
-# Functions worth a precompiled vector kernel of their own: inlined into a loop they cost 10 ms to compile.
-MAPS = frozenset({"exp", "tanh", "sigmoid"})
+_TRANSPOSED = 256  # numbers from which a copy of columns into rows is worth a call
+_MAPS = frozenset((*algebra.MAPS, *(f"{name}_sum" for name in algebra.MAPS)))
 
 
 @dataclass(frozen=True)
@@ -45,24 +46,23 @@ class Schedule:
     loop_sinks: dict[tuple[int, tuple[int, ...]], list[Sink]]
     scalar_sinks: list[Sink]
     late_sinks: list[Sink]  # kernel results added to an output
+    guests: dict[int, Guest] = field(default_factory=dict)  # results that lie inside another
     offsets: dict[int, int] = field(default_factory=dict)
     workspace: int = 0
     last: int = 0
 
 
-def squeezed(shape: Sequence[int]) -> tuple[int, ...]:
-    return tuple(n for n in shape if n != 1)
-
-
 def is_map(node: Node) -> bool:
-    return node.op == "ew" and node.attrs[0] in MAPS
+    """Whether an elementwise node has a kernel of its own."""
+    return node.op == "ew" and (node.attrs[0] in _MAPS or _transposes(node))
 
 
-def aligned(arg: Node) -> bool:
-    """Whether an argument is all of its base in dense order."""
-    base, offset, strides = layout(arg)
-    own = [s for s, n in zip(strides, arg.shape, strict=True) if n > 1]
-    return base.size == arg.size and not offset and tuple(own) == dense(squeezed(arg.shape))
+def _transposes(node: Node) -> bool:
+    """Whether a node is a copy of some size whose rows are columns of what it copies."""
+    if node.attrs[0] != "copy" or node.size < _TRANSPOSED:
+        return False
+    steps = [s for s, n in zip(layout(node.args[0])[2], node.shape, strict=True) if n > 1]
+    return len(steps) > 1 and steps[-1] > 1 and steps[-2] == 1
 
 
 def is_point(arg: Node) -> bool:
@@ -97,7 +97,9 @@ def schedule(graph: Graph, function: Function, limits: Limits) -> Schedule:
     for node in nodes:
         known[node.index] = _unrolled(node, known, limits, graph)
     s = Schedule(graph, function, nodes, known, {}, {}, {}, {}, set(), set(), {}, {}, [], [])
+    s.guests |= find_guests(nodes, {layout(root)[0].index for root in roots}, known)
     _stages(s)
+    _move_to_readers(s)
     _assign_sinks(s)
     _memory_needs(s)
     _allocate(s)
@@ -105,6 +107,7 @@ def schedule(graph: Graph, function: Function, limits: Limits) -> Schedule:
 
 
 def _stages(s: Schedule) -> None:
+    hosts = {guest.host.index: index for index, guest in s.guests.items()}
     for node in s.nodes:
         i = node.index
         bases = [layout(a)[0] for a in node.args]
@@ -112,7 +115,10 @@ def _stages(s: Schedule) -> None:
         if s.is_scalar[i] or node.op in ("input", "const"):
             s.ready[i] = arrived
             continue
-        if node.op == "ew" and not is_map(node):
+        if i in hosts:  # filled around its guest before that is written
+            s.stage[i] = s.stage[hosts[i]]
+            s.kernels.setdefault(s.stage[i], []).insert(0, node)
+        elif node.op == "ew" and not is_map(node):
             times = [_arrival(s, node, a) for a in node.args]
             s.stage[i] = max(times, default=0)
             s.loops.setdefault((s.stage[i], squeezed(node.shape)), []).append(node)
@@ -121,6 +127,36 @@ def _stages(s: Schedule) -> None:
             s.kernels.setdefault(arrived, []).append(node)
         s.ready[i] = s.stage[i] + 1
     s.last = max(s.ready.values(), default=0)
+
+
+def _move_to_readers(s: Schedule) -> None:
+    """Elementwise nodes of one argument go to the later loop that is their only reader: they need no memory then."""
+    readers: dict[int, list[tuple[Node | None, Node]]] = {}
+    for node in s.nodes:
+        for arg in node.args:
+            readers.setdefault(layout(arg)[0].index, []).append((node, arg))
+    for sink in s.function.sinks:
+        readers.setdefault(sink.node.index, []).append((None, sink.node))
+    for node in reversed(s.nodes):
+        i = node.index
+        if node.op != "ew" or is_map(node) or s.is_scalar[i] or i in s.guests:
+            continue
+        if len({layout(a)[0].index for a in node.args if layout(a)[0].literal is None}) > 1:
+            continue
+        users = {id(user) for user, _ in readers[i]}
+        reader = readers[i][0][0]
+        if len(users) != 1 or reader is None or reader.op != "ew" or is_map(reader) or s.is_scalar[reader.index]:
+            continue
+        fits = squeezed(reader.shape) == squeezed(node.shape) and all(aligned(arg) for _, arg in readers[i])
+        if fits and s.stage[reader.index] > s.stage[i]:
+            shape = squeezed(node.shape)
+            s.loops[s.stage[i], shape].remove(node)
+            if not s.loops[s.stage[i], shape]:
+                del s.loops[s.stage[i], shape]
+            s.stage[i], s.ready[i] = s.stage[reader.index], s.ready[reader.index]
+            group = s.loops[s.stage[i], shape]
+            group.append(node)
+            group.sort(key=lambda n: n.index)
 
 
 def _arrival(s: Schedule, node: Node, arg: Node) -> int:
@@ -142,6 +178,8 @@ def _assign_sinks(s: Schedule) -> None:
         fits = sink.target != "J" and node.op in ("contract", "sweep")
         if node.op == "contract" and split_axes(sink.shape, sink.strides, node.shape) is None:
             fits = False  # its place in the output is no matrix
+        if node.op == "sweep" and sink.shape and sink.shape[-1] > 1 and sink.strides[-1] != 1:
+            fits = False  # its vectors would be scattered
         if s.is_scalar[node.index]:
             s.scalar_sinks.append(sink)
         elif fits and node.index not in used and counts[node.index] == 1:
@@ -191,9 +229,12 @@ def _allocate(s: Schedule) -> None:
             end[base] = max(end.get(base, 0), when)
     for sink in s.late_sinks:
         end[sink.node.index] = max(end.get(sink.node.index, 0), s.ready[sink.node.index])
+    for index, guest in s.guests.items():
+        end[guest.host.index] = max(end.get(guest.host.index, 0), end.get(index, 0))
     reserved = 2 * s.function.columns  # unit vector and result of a column
     live: list[tuple[int, int, int]] = []  # offset, size, last stage
     homes = [n for n in s.nodes if (n.index in s.stored and n.index in s.stage) or n.index in s.spilled]
+    homes = [n for n in homes if n.index not in s.guests]
     homes.sort(key=lambda n: (s.stage.get(n.index, s.ready[n.index]), n.index))
     top = reserved
     for node in homes:

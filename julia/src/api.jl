@@ -107,15 +107,15 @@ end
 """
     vjp(tape, addresses, cancel, threads)
 
-`addresses` = g, gy0, gts, gc, gp, report; report (B, 2) int64: status, bits of the time reached.
+`addresses` = g, gy0, gts (0: not wanted), gc, gp, report; report (B, 2) int64: status, bits of the time reached.
 """
 function vjp(id, addresses, cancel, threads)
     tape = TAPES[id]
     plan, B, T = tape.plan, length(tape.samples), length(tape.ts)
     g, gy0, gts, gc, gp, report = addresses
     status, reached = zeros(Int, B), zeros(B)
-    vjp_batch!(wrap(gy0, plan.n, B), wrap(gts, T), wrap(gc, plan.nc, B), wrap(gp, plan.np), status, reached, tape,
-               wrap(g, plan.n, T, B), cancel_flag(cancel), threads)
+    vjp_batch!(wrap(gy0, plan.n, B), wrap(gts, gts == 0 ? 0 : T), wrap(gc, plan.nc, B), wrap(gp, plan.np), status,
+               reached, tape, wrap(g, plan.n, T, B), cancel_flag(cancel), threads)
     table = wrap_ints(report, 2, B)
     table[1, :] .= status
     table[2, :] .= reinterpret.(Int64, reached)

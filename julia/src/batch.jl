@@ -130,14 +130,16 @@ end
 function Lane(tape::Tape)
     plan, stages = tape.plan, tape.tab === nothing ? 1 : tape.tab.stages
     system = tape.tab === nothing ? NoSystem() : system_for(plan, tape.method)
-    return Lane(Model(plan, tape.p), Model(plan, tape.p), AdjointSpace(system, plan.n, stages), zeros(plan.n), zeros(plan.n),
+    m = Model(plan, tape.p)
+    scratch = tape.adjoint == "discrete" ? m : Model(plan, tape.p)  # its accumulators are overwritten
+    return Lane(m, scratch, AdjointSpace(system, plan.n, stages), zeros(plan.n), zeros(plan.n),
                 zeros(plan.n + plan.nc + plan.np))
 end
 
 """
     vjp_batch!(gu0, gts, gc, gp, status, reached, tape, g, cancel, threads)
 
-`g` (n, T, B); outputs gu0 (n, B), gts (T), gc (nc, B), gp (np), all overwritten.
+`g` (n, T, B); outputs gu0 (n, B), gts (T, or empty where it is not wanted), gc (nc, B), gp (np), all overwritten.
 """
 function vjp_batch!(gu0, gts, gc, gp, status, reached, tape::Tape, g, cancel::Ptr{Int32}, threads::Int)
     prepare!(tape.plan, :f, matrix_functions(tape.plan)..., :vjp, :hvp)
@@ -146,7 +148,7 @@ function vjp_batch!(gu0, gts, gc, gp, status, reached, tape::Tape, g, cancel::Pt
     ctl = Controls(tape.rtol, tape.atol, tape.max_steps, cancel, false, 0, deadline(tape.time_limit))
     parts = blocks(length(tape.samples), tape.plan.np)
     block_gp = [zeros(tape.plan.np) for _ in parts]
-    block_gts = [zeros(length(tape.ts)) for _ in parts]
+    block_gts = [zeros(length(gts)) for _ in parts]
     over_threads(() -> Lane(tape), length(parts), threads) do lane, k
         clear_accumulators!(lane.m)
         for b in parts[k]
@@ -220,6 +222,7 @@ end
 # dy(ts_j)/dts_j = f(y_j, ts_j) at outputs; a later start shifts the initial state by -f(y0, ts_1).
 function add_time_gradients!(gts::V, lane::Lane, tape::Tape, gb, b::Int)
     ys = tape.outputs
+    isempty(gts) && return nothing
     lane.m.mass === nothing || return nothing       # Python refuses to differentiate a DAE for its output times
     for j in eachindex(tape.ts)
         enter_step!(lane.m, j == 1 ? tape.ts[1] : prevfloat(tape.ts[j]))

@@ -31,10 +31,11 @@ struct AdjointSpace
     f0::V
     fbar0::V
     fbar1::V
+    carried::V                  # cotangent of the slope that a step shares with the one before (explicit methods)
     Z::M
     block::Block
 end
-AdjointSpace(system, n, s) = AdjointSpace(system, zeros(n, s), zeros(n, s), (zeros(n) for _ in 1:14)...,
+AdjointSpace(system, n, s) = AdjointSpace(system, zeros(n, s), zeros(n, s), (zeros(n) for _ in 1:15)...,
                                           n < s ? zeros(n, n) : zeros(0, 0), Block(V(), -1))
 
 function stage_state!(ui::V, a::AdjointSpace, tab::Tableau, i::Int, ::Float64)
@@ -131,6 +132,7 @@ Cotangent of the initial state into `grad`; those of context and parameters into
 """
 function discrete_adjoint!(grad::V, m::Model, tab, tape::StepTape, ts::V, g, a::AdjointSpace, ctl::Controls)
     fill!(a.lambda, 0.0)
+    fill!(a.carried, 0.0)
     j = length(ts)
     for step in steps(tape):-1:1
         status = cancelled(ctl)
@@ -141,12 +143,16 @@ function discrete_adjoint!(grad::V, m::Model, tab, tape::StepTape, ts::V, g, a::
         reverse_step!(a, m, tab, t0, t1 - t0)
         all(isfinite, a.lambda) || return NON_FINITE, t0
     end
+    reverse_start!(a, m, tab, ts[1])
+    all(isfinite, a.lambda) || return NON_FINITE, ts[1]
     first_output = g(1)
     @inbounds for r in eachindex(grad)
         grad[r] = a.lambda[r] + first_output[r]
     end
     return SUCCESS, ts[1]
 end
+
+reverse_start!(::AdjointSpace, ::Model, _, ::Float64) = nothing
 
 # Cotangents of the outputs in (t0, t1]: into λ (for u_{n+1}), λ0 (for u_n), and k̄. Returns the next output.
 function gather_outputs!(a::AdjointSpace, m::Model, tab::Tableau, t0::Float64, t1::Float64, ts::V, j::Int, g)

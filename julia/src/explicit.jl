@@ -102,9 +102,14 @@ function gather_outputs!(a::AdjointSpace, m::Model, tab::ExplicitTableau, t0::Fl
     return j
 end
 
+# First same as last: k_1 of this step is k_7 of the step before, so its cotangent is left to that one, and a step costs
+# six products, not seven. Only where the right-hand side jumps in between are the two different values.
 function reverse_step!(a::AdjointSpace, m::Model, tab::ExplicitTableau, t::Float64, h::Float64)
     a.lambda .+= a.lambda0
-    for i in tab.stages:-1:1
+    @inbounds for r in eachindex(a.carried)
+        a.kbar[r, tab.stages] += a.carried[r]
+    end
+    for i in tab.stages:-1:2
         copyto!(a.mu, view(a.kbar, :, i))
         any(!iszero, a.mu) || continue
         stage_state!(a.ui, a, tab, i, h)
@@ -118,5 +123,15 @@ function reverse_step!(a::AdjointSpace, m::Model, tab::ExplicitTableau, t::Float
             end
         end
     end
+    copyto!(a.carried, view(a.kbar, :, 1))
+    insorted(t, m.stops) && reverse_start!(a, m, tab, t)
+    return nothing
+end
+
+"The slope at the start of a step, which no step before it shares."
+function reverse_start!(a::AdjointSpace, m::Model, ::ExplicitTableau, t::Float64)
+    any(!iszero, a.carried) || return nothing
+    vjp!(a.lambda, a.carried, a.u0, m, t)
+    fill!(a.carried, 0.0)
     return nothing
 end

@@ -5,27 +5,43 @@
 
 import LinearAlgebra
 
+const Vec = Vector{Float64}
+const Four = NTuple{4,Int}
+const Three = NTuple{3,Int}
+
+include("kernels_lanes.jl")
 include("kernels_math.jl")
+include("kernels_maps.jl")
 include("kernels_products.jl")
 include("kernels_sweep.jl")
 include("kernels_deferred.jl")
-
-const Vec = Vector{Float64}
-
-# ---- vector functions ----
-for (name, f) in ((:k_exp!, :fexp), (:k_tanh!, :ftanh), (:k_sigmoid!, :fsigmoid))
-    @eval @noinline function $name(y::Vec, y0::Int, x::Vec, x0::Int, n::Int)
-        @inbounds @simd ivdep for i = 1:n
-            y[y0+i] = $f(x[x0+i])
-        end
-        return nothing
-    end
-end
 
 # ---- filling, copying, adding ----
 @noinline function k_fill!(y::Vec, y0::Int, n::Int, value::Float64)
     @inbounds @simd ivdep for i = 1:n
         y[y0+i] = value
+    end
+    return nothing
+end
+
+# y (n, dense) = value everywhere but in the box of m numbers from b
+@noinline function k_frame!(y::Vec, y0::Int, value::Float64, n::Four, b::Four, m::Four)
+    inside(i, axis) = b[axis] <= i < b[axis] + m[axis]
+    q = y0
+    @inbounds for i = 0:n[1]-1, j = 0:n[2]-1, k = 0:n[3]-1
+        if inside(i, 1) && inside(j, 2) && inside(k, 3)
+            for l = 1:b[4]
+                y[q+l] = value
+            end
+            for l = b[4]+m[4]+1:n[4]
+                y[q+l] = value
+            end
+        else
+            @simd ivdep for l = 1:n[4]
+                y[q+l] = value
+            end
+        end
+        q += n[4]
     end
     return nothing
 end
@@ -38,6 +54,46 @@ end
     return nothing
 end
 
+# Rows and columns exchanged, 8 x 8 numbers at a time in registers: pairs of rows swap every other number, then every
+# other pair, then halves.
+const EXCHANGES = (
+    (1, (0, 8, 2, 10, 4, 12, 6, 14), (1, 9, 3, 11, 5, 13, 7, 15)),
+    (2, (0, 1, 8, 9, 4, 5, 12, 13), (2, 3, 10, 11, 6, 7, 14, 15)),
+    (4, (0, 1, 2, 3, 8, 9, 10, 11), (4, 5, 6, 7, 12, 13, 14, 15)),
+)
+for (apart, first, second) in EXCHANGES, (name, picks) in (("_first", first), ("_second", second))
+    mask = "<" * join(("i32 $i" for i in picks), ", ") * ">"
+    @eval @inline $(Symbol(name, apart))(a::Lanes{8}, b::Lanes{8}) = Base.llvmcall(
+        $("""
+        %r = shufflevector <8 x double> %0, <8 x double> %1, <8 x i32> $mask
+        ret <8 x double> %r
+        """), Lanes{8}, Tuple{Lanes{8},Lanes{8}}, a, b)
+end
+
+@inline function _transposed(r::NTuple{8,Lanes{8}})
+    a = (_first1(r[1], r[2]), _second1(r[1], r[2]), _first1(r[3], r[4]), _second1(r[3], r[4]),
+         _first1(r[5], r[6]), _second1(r[5], r[6]), _first1(r[7], r[8]), _second1(r[7], r[8]))
+    b = (_first2(a[1], a[3]), _first2(a[2], a[4]), _second2(a[1], a[3]), _second2(a[2], a[4]),
+         _first2(a[5], a[7]), _first2(a[6], a[8]), _second2(a[5], a[7]), _second2(a[6], a[8]))
+    return (_first4(b[1], b[5]), _first4(b[2], b[6]), _first4(b[3], b[7]), _first4(b[4], b[8]),
+            _second4(b[1], b[5]), _second4(b[2], b[6]), _second4(b[3], b[7]), _second4(b[4], b[8]))
+end
+
+# y[i t + j] = x[i + j s] for i < m, j < n
+@inline function _transpose!(y::Vec, p::Int, t::Int, x::Vec, q::Int, s::Int, m::Int, n::Int)
+    wide_m, wide_n = AVX512 ? (m - m % 8, n - n % 8) : (0, 0)
+    GC.@preserve x y for i = 0:8:wide_m-1, j = 0:8:wide_n-1
+        rows = _transposed(_vectors(Val(8), Val(8), x, q + i + j * s, s))
+        for l = 1:8
+            _store!(y, p + (i + l - 1) * t + j, rows[l])
+        end
+    end
+    @inbounds for i = 0:m-1, j = (i < wide_m ? wide_n : 0):n-1
+        y[p+i*t+j] = x[q+i+j*s]
+    end
+    return nothing
+end
+
 for (name, A, op) in ((:k_copy!, :Vec, :(=)), (:k_add!, :Vec, :(+=)), (:k_addmatrix!, :(Matrix{Float64}), :(+=)))
     unit = Expr(op, :(y[p+l]), :(x[q+l]))
     strided = Expr(op, :(y[p+l*t3]), :(x[q+l*s3]))
@@ -46,6 +102,12 @@ for (name, A, op) in ((:k_copy!, :Vec, :(=)), (:k_add!, :Vec, :(+=)), (:k_addmat
         x::Vec, x0::Int, s0::Int, s1::Int, s2::Int, s3::Int,
         n0::Int, n1::Int, n2::Int, n3::Int,
     )
+        if $(name === :k_copy!) && t3 == 1 && s2 == 1 && s3 != 1
+            for a = 0:n0-1, b = 0:n1-1
+                _transpose!(y, y0 + 1 + a * t0 + b * t1, t2, x, x0 + 1 + a * s0 + b * s1, s3, n2, n3)
+            end
+            return nothing
+        end
         @inbounds for a = 0:n0-1, b = 0:n1-1, c = 0:n2-1
             p = y0 + 1 + a * t0 + b * t1 + c * t2
             q = x0 + 1 + a * s0 + b * s1 + c * s2

@@ -8,16 +8,11 @@ const INV_LN2 = 1.44269504088896338700e+00
 const ROUND = 6755399441055744.0  # 1.5 * 2^52: adding it rounds to an integer that stands in the low bits
 
 # exp(r) - 1 - r = r^2 * q(r): Taylor to r^13, whose first left-out term is below 1e-17 on the interval.
-@inline function _expm1_tail(r::Float64)
-    q = evalpoly(
-        r,
-        (
-            0.5, 1 / 6, 1 / 24, 1 / 120, 1 / 720, 1 / 5040, 1 / 40320, 1 / 362880, 1 / 3628800,
-            1 / 39916800, 1 / 479001600, 1 / 6227020800,
-        ),
-    )
-    return r * r * q
-end
+const EXPM1_TAIL = (
+    0.5, 1 / 6, 1 / 24, 1 / 120, 1 / 720, 1 / 5040, 1 / 40320, 1 / 362880, 1 / 3628800, 1 / 39916800, 1 / 479001600,
+    1 / 6227020800,
+)
+@inline _expm1_tail(r::Float64) = r * r * evalpoly(r, EXPM1_TAIL)
 
 # k as a float, 2^k for |k| < 1023, and r
 @inline function _reduce(x::Float64)

@@ -5,38 +5,6 @@
 # keep a tile of sums in registers over all of s: enough of them to hide the latency of a multiplication and to use
 # every load several times. k_sweep_any! takes any strides.
 
-const Lanes{N} = NTuple{N,VecElement{Float64}}
-
-const AVX512 = Sys.ARCH === :x86_64 && let id = Base.BinaryPlatforms.CPUID
-    id.test_cpu_feature(id.JL_X86_avx512f)
-end
-const WIDE = AVX512 ? 8 : 4     # numbers in a vector register
-const SUMS = AVX512 ? 16 : 8    # sums that a tile may hold: half of the registers
-
-@inline _load(::Val{N}, x::Vector{Float64}, i::Int) where {N} = unsafe_load(Ptr{Lanes{N}}(pointer(x, i)))
-@inline _store!(x::Vector{Float64}, i::Int, v::Lanes{N}) where {N} = unsafe_store!(Ptr{Lanes{N}}(pointer(x, i)), v)
-@inline _all(::Val{N}, v::Float64) where {N} = ntuple(_ -> VecElement(v), Val(N))
-
-for n in (1, 4, 8)
-    @eval @inline _fma(a::Lanes{$n}, b::Lanes{$n}, c::Lanes{$n}) = Base.llvmcall(
-        $("""
-        %p = fmul contract <$n x double> %0, %1
-        %r = fadd contract <$n x double> %p, %2
-        ret <$n x double> %r
-        """), Lanes{$n}, Tuple{Lanes{$n},Lanes{$n},Lanes{$n}}, a, b, c)
-    @eval @inline _plus(a::Lanes{$n}, b::Lanes{$n}) = Base.llvmcall(
-        $("""
-        %r = fadd <$n x double> %0, %1
-        ret <$n x double> %r
-        """), Lanes{$n}, Tuple{Lanes{$n},Lanes{$n}}, a, b)
-end
-@inline _total(v::Lanes{N}) where {N} = sum(ntuple(i -> v[i].value, Val(N)))
-@inline _zeros(w::Val, ::Val{K}) where {K} = ntuple(_ -> _all(w, 0.0), Val(K))
-
-# K vectors that start a stride apart, and K numbers each spread over a vector.
-@inline _vectors(w::Val, ::Val{K}, x, i, stride) where {K} = ntuple(k -> _load(w, x, i + (k - 1) * stride), Val(K))
-@inline _spread(w::Val, ::Val{K}, x, i, stride) where {K} = ntuple(k -> _all(w, @inbounds x[i+(k-1)*stride]), Val(K))
-
 # All products of X vectors u and O vectors v, added to X O sums.
 @inline _products(c, u::NTuple{X,L}, v::NTuple{O,L}) where {X,O,L} =
     ntuple(n -> _fma(u[(n-1)%X+1], v[(n-1)÷X+1], c[n]), Val(X * O))
@@ -87,9 +55,6 @@ end
     rest == 1 && _rows_block!(w, xs, Val(1), c, at, co, a, p, b, q, bo, as, bs, ns, add)
     return nothing
 end
-
-const Four = NTuple{4,Int}
-const Three = NTuple{3,Int}
 
 @noinline function k_sweep_rows!(
     c::Vector{Float64}, c0::Int, cr::Three, co::Int, a::Vector{Float64}, a0::Int, ar::Three, as::Four,
@@ -160,45 +125,49 @@ end
     return nothing
 end
 
-@inline function _dots!(xs::Val, c, at, cx, co, no, a, p, ax, b, q, bo, as, bs, ns, add)
-    o = 0
-    while o + 4 <= no
-        _dots_block!(xs, Val(4), c, at + o * co, cx, co, a, p, ax, b, q + o * bo, bo, as, bs, ns, add)
-        o += 4
+# O rows of b for all x.
+@inline function _dots!(os::Val, c, at, cx, co, nx, a, p, ax, b, q, bo, bx, as, bs, ns, add)
+    x = 0
+    if bx == 0  # rows of b serve several x
+        while AVX512 && x + 4 <= nx
+            _dots_block!(Val(4), os, c, at + x * cx, cx, co, a, p + x * ax, ax, b, q, bo, as, bs, ns, add)
+            x += 4
+        end
+        while x + 2 <= nx
+            _dots_block!(Val(2), os, c, at + x * cx, cx, co, a, p + x * ax, ax, b, q, bo, as, bs, ns, add)
+            x += 2
+        end
     end
-    at, q, rest = at + o * co, q + o * bo, no - o
-    rest == 3 && _dots_block!(xs, Val(3), c, at, cx, co, a, p, ax, b, q, bo, as, bs, ns, add)
-    rest == 2 && _dots_block!(xs, Val(2), c, at, cx, co, a, p, ax, b, q, bo, as, bs, ns, add)
-    rest == 1 && _dots_block!(xs, Val(1), c, at, cx, co, a, p, ax, b, q, bo, as, bs, ns, add)
+    while x < nx
+        _dots_block!(Val(1), os, c, at + x * cx, cx, co, a, p + x * ax, ax, b, q + x * bx, bo, as, bs, ns, add)
+        x += 1
+    end
     return nothing
 end
 
+const CACHED = 3072  # numbers of b that stay in the first cache beside rows of a
+
+# Rows of b are followed over all outer axes, among which are the windows of a convolution. Where few x share a row, its
+# way from memory is what takes time: then only as many rows as stay in the cache meanwhile.
 @noinline function k_sweep_dots!(
     c::Vector{Float64}, c0::Int, cr::Three, co::Int, cx::Int, a::Vector{Float64}, a0::Int, ar::Three, ax::Int, as::Four,
     b::Vector{Float64}, b0::Int, br::Three, bo::Int, bx::Int, bs::Four, nr::Three, no::Int, nx::Int, ns::Four,
     add::Bool,
 )
-    GC.@preserve a b c begin
-        for i = 0:nr[1]-1, j = 0:nr[2]-1, k = 0:nr[3]-1
-            ci = c0 + 1 + i * cr[1] + j * cr[2] + k * cr[3]
+    rows = nx < 4 ? clamp(CACHED ÷ prod(ns), 2, 4) : 4
+    o = 0
+    while o < no
+        count = min(rows, no - o)
+        GC.@preserve a b c for i = 0:nr[1]-1, j = 0:nr[2]-1, k = 0:nr[3]-1
+            at = c0 + 1 + i * cr[1] + j * cr[2] + k * cr[3] + o * co
             p = a0 + 1 + i * ar[1] + j * ar[2] + k * ar[3]
-            q = b0 + 1 + i * br[1] + j * br[2] + k * br[3]
-            x = 0
-            if bx == 0  # rows of b serve several x
-                while AVX512 && x + 4 <= nx
-                    _dots!(Val(4), c, ci + x * cx, cx, co, no, a, p + x * ax, ax, b, q, bo, as, bs, ns, add)
-                    x += 4
-                end
-                while x + 2 <= nx
-                    _dots!(Val(2), c, ci + x * cx, cx, co, no, a, p + x * ax, ax, b, q, bo, as, bs, ns, add)
-                    x += 2
-                end
-            end
-            while x < nx
-                _dots!(Val(1), c, ci + x * cx, cx, co, no, a, p + x * ax, ax, b, q + x * bx, bo, as, bs, ns, add)
-                x += 1
-            end
+            q = b0 + 1 + i * br[1] + j * br[2] + k * br[3] + o * bo
+            count == 4 && _dots!(Val(4), c, at, cx, co, nx, a, p, ax, b, q, bo, bx, as, bs, ns, add)
+            count == 3 && _dots!(Val(3), c, at, cx, co, nx, a, p, ax, b, q, bo, bx, as, bs, ns, add)
+            count == 2 && _dots!(Val(2), c, at, cx, co, nx, a, p, ax, b, q, bo, bx, as, bs, ns, add)
+            count == 1 && _dots!(Val(1), c, at, cx, co, nx, a, p, ax, b, q, bo, bx, as, bs, ns, add)
         end
+        o += count
     end
     return nothing
 end

@@ -159,7 +159,11 @@ function enter_step!(m::Model, t::Float64)
     return nothing
 end
 
+# Evaluations allocate nothing, and a thread that allocates nothing never stops for the garbage collector by itself: the
+# others would wait for the rest of its sample. Hence the safepoints in what every solve and adjoint calls.
+
 function rhs!(du::V, u::V, m::Model, time::Float64)
+    GC.safepoint()
     t = min(time, m.clock.limit)
     fill!(du, 0.0)
     for q in m.parts
@@ -231,6 +235,7 @@ end
 
 "gu += J(u)' v, and the cotangents of context and parameters into the model's accumulators."
 function vjp!(gu::V, v::V, u::V, m::Model, time::Float64)
+    GC.safepoint()
     t = min(time, m.clock.limit)
     for q in m.parts
         q.functions.vjp(gu, m.gc, q.gp, m.gt, scaled(m, q, v), u, m.c, q.p, t, q.w, q.constants)

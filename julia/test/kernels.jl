@@ -39,16 +39,63 @@ end
 
 @testset "sweeps" begin
     Random.seed!(2)
-    # Every width of tile and every rest: sums of at most 132 products in another order.
+    # Every width of tile and every rest: sums of at most 1,200 products in another order.
     for nx in (1, 3, 4, 7, 8, 13, 16, 30, 32, 71), no in (1, 2, 3, 4, 7, 8, 16), add in (false, true)
         error, bytes = rows_case(nx, no, add)
         @test error < 1e-13
         @test bytes == 0
     end
-    for nx in (1, 2, 3, 4, 9), no in (1, 2, 3, 4, 9), nl in (3, 8, 33), add in (false, true)
+    for nx in (1, 2, 3, 4, 9), no in (1, 2, 3, 4, 9), nl in (3, 8, 33, 250, 300), add in (false, true)
         error, bytes = dots_case(nx, no, nl, add)
         @test error < 1e-13
         @test bytes == 0
+    end
+end
+
+@testset "maps" begin
+    Random.seed!(4)
+    maps = ((K.k_exp!, K.k_exp_at!, exp), (K.k_tanh!, K.k_tanh_at!, tanh), (K.k_sigmoid!, K.k_sigmoid_at!, x -> 1 / (1 + exp(-x))))
+    edges = [0.0, -0.0, 1e-300, -1e-9, 0.3466, 20.5, -36.8, 200.0, -745.0, Inf, -Inf, NaN]
+    for (whole, strided, f) in maps, n in (1, 7, 8, 29)
+        x, y = [edges; 3 .* randn(n)], fill(7.0, n + 14)
+        # A few units in the last place, which is what the functions of numbers keep.
+        @test used(whole, (y, 1, x, 0, n + 12)) == 0
+        @test all(isequal.(y[2:n+13], f.(x)) .| (abs.(y[2:n+13] .- f.(x)) .<= 4eps() .* abs.(f.(x)) .+ 1e-323))
+        @test y[1] == y[n+14] == 7.0
+        # Rows of n numbers of x (channels, 3, n) plus a bias a channel, into the middle of wider rows; then rows of columns.
+        channels, wide = 2, n + 3
+        x, b, y = randn(channels * 3 * n), randn(channels), zeros(channels * 3 * wide)
+        call = (y, 1, (0, 3wide, wide, 1), x, 0, (0, 3n, n, 1), b, 0, (0, 1, 0, 0), (1, channels, 3, n))
+        @test used(strided, (call..., true)) == 0
+        for c in 0:channels-1, r in 0:2, l in 0:n-1
+            @test y[2+3wide*c+wide*r+l] ≈ f(x[1+3n*c+n*r+l] + b[c+1]) rtol = 4eps()
+        end
+        @test count(iszero, y) == length(y) - length(x)
+        strided(y, 0, (0, 0, n, 1), x, 0, (0, 0, 1, 3), x, 0, (0, 0, 0, 0), (1, 1, 3, n), false)
+        @test [y[1+n*r+l] for r in 0:2 for l in 0:n-1] ≈ [f(x[1+r+3l]) for r in 0:2 for l in 0:n-1] rtol = 4eps()
+    end
+    x = [edges; 5 .* randn(100)]
+    y = similar(x)
+    K.k_tanh!(y, 0, x, 0, length(x))
+    @test all(isequal.(y, K.ftanh.(x)))     # eight at a time or one: the same operations, the same bits
+end
+
+@testset "frames and transposed copies" begin
+    Random.seed!(5)
+    for (n, b, m) in (((1, 2, 5, 6), (0, 0, 1, 1), (1, 2, 3, 4)), ((2, 3, 4, 5), (1, 0, 2, 0), (1, 3, 2, 2)))
+        y = randn(prod(n))
+        want = reshape(copy(y), reverse(n))
+        kept = ntuple(axis -> b[5-axis]+1:b[5-axis]+m[5-axis], 4)
+        box = want[kept...]
+        want .= 0.5
+        want[kept...] = box
+        @test used(K.k_frame!, (y, 0, 0.5, n, b, m)) == 0
+        @test y == vec(want)
+    end
+    for m in (1, 5, 8, 16, 19), n in (2, 8, 11, 16)
+        x, y = randn(2 * m * n), zeros(2 * m * n)
+        @test used(K.k_copy!, (y, 0, 0, m * n, n, 1, x, 0, 0, m * n, 1, m, 1, 2, m, n)) == 0
+        @test reshape(y, n, m, 2) == permutedims(reshape(x, m, n, 2), (2, 1, 3))
     end
 end
 

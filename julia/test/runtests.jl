@@ -19,8 +19,8 @@ function hvp!(gu, gc, gp, v, d, tau, u, c, p, t, w, k)
 end
 """
 
-function van_der_pol(mu)
-    id = H.register_program(VDP, 0, true)
+function van_der_pol(mu, code = VDP)
+    id = H.register_program(code, 0, true)
     none = (0, 0)
     plan = H.PLANS[H.register_plan(2, 0, 1, ((id, none, 1, none),), "dense", (none, none), (none, none, none), none)]
     H.prepare!(plan, :f, :jac, :tgrad, :vjpu, :vjp, :hvp)
@@ -111,6 +111,21 @@ end
     @test grad[1] ≈ fd(e -> loss(u0 + [e, 0], 5.0)) rtol = 1e-8
     @test grad[2] ≈ fd(e -> loss(u0 + [0, e], 5.0)) rtol = 1e-8
     @test m.parts[1].gp[1] ≈ fd(e -> loss(u0, 5.0 + e)) rtol = 1e-8
+end
+
+@testset "a slope that two steps share is pulled back once" begin
+    counting = "const CALLS = Ref(0)\n" * replace(VDP, "\nvjp!" => "\nproduct!") *
+               "vjp!(arguments...) = (CALLS[] += 1; product!(arguments...))\n"
+    _, m = van_der_pol(5.0, counting)
+    ts = [0.0, 0.11, 0.5, 1.3]
+    _, tape, _, alg = forward(m, "Tsit5", [2.0, 0.1], ts)
+    tab = H.tableau_of(alg)
+    space = H.AdjointSpace(H.NoSystem(), 2, tab.stages)
+    H.discrete_adjoint!(zeros(2), m, tab, tape, ts, _ -> ONES, space, controls())
+    # Seven stages a step less the shared ones; the last stage of all counts for nothing where no output lies inside.
+    n = H.steps(tape)
+    @test n > 5
+    @test 6n <= H.MODULES[end].CALLS[] <= 6n + 1
 end
 
 @testset "the reverse of the steps, $method" for method in ("KenCarp4", "Kvaerno5")
