@@ -1,8 +1,52 @@
-# Systems too large for a factorisation: restarted GMRES with an incomplete LU of the same pattern.
+# Systems whose factors would fill up: restarted GMRES. This file has the iteration and the incomplete LU, multigrid.jl the
+# cycle that keeps the number of iterations independent of the grid, coarsening.jl what that cycle is made of.
 
-# GMRES stops at this share of the right-hand side's norm. Rosenbrock methods keep their order, and the adjoint its
-# agreement with differences, only while the stages are solved well beyond the tolerance of the step.
-const KRYLOV_RTOL = 1e-10
+# GMRES stops at this share of the right-hand side's norm, given the tolerance of the steps, within these bounds.
+# Rosenbrock methods keep their order, and the adjoint its agreement with differences, only while the stages are solved
+# well beyond the tolerance of the step.
+const KRYLOV_SHARE = 1e-4
+const KRYLOV_RTOL = (1e-11, 1e-8)
+
+# More iterations than this are not worth it: a sparse LU takes over for the rest of the solve, if its factors of so
+# many unknowns may fit into memory. Without it GMRES goes on for longer.
+const KRYLOV_ITERATIONS = 100
+const DIRECT_UNKNOWNS = 200_000
+const KRYLOV_LAST_ITERATIONS = 1000
+
+"At the start of a sample's steps: nothing of what was solved before is to be seen in the results."
+begin_solve!(system, rtol::Float64) = forget!(system)
+
+function begin_solve!(s::KrylovSystem, rtol::Float64)
+    forget!(s)
+    s.rtol = clamp(KRYLOV_SHARE * rtol, KRYLOV_RTOL...)
+    resize!(s.levels, 1)
+    s.slow = s.gave_up = false
+    return nothing
+end
+
+"Whether a sparse LU had to take over."
+gave_up(system) = false
+gave_up(s::KrylovSystem) = s.gave_up
+
+"""
+An order in which rows without entries in common stand together: greedy colouring of the matrix's graph.
+"""
+function colour_order(E::SparseMatrixCSC)
+    n = size(E, 2)
+    S = SparseMatrixCSC(n, n, E.colptr, E.rowval, ones(length(E.rowval)))
+    S += sparse(transpose(S))
+    colour = zeros(Int, n)
+    seen = zeros(Int, n + 1)
+    for j in 1:n
+        for k in nzrange(S, j)
+            c = colour[S.rowval[k]]
+            c == 0 || (seen[c] = j)
+        end
+        colour[j] = findfirst(!=(j), seen)
+    end
+    return sortperm(colour; alg = MergeSort)
+end
+
 "Factor E's present values. False where a pivot vanishes."
 function factor!(P::IncompleteLU)
     colptr, rowval, values, place = P.E.colptr, P.E.rowval, P.values, P.place
@@ -72,19 +116,45 @@ function LinearAlgebra.ldiv!(y::V, T::TransposedLU, x::V)
 end
 
 function factor!(s::KrylovSystem, m::Model, r::Float64)
-    fill_matrix!(s.E, s.jacobian, m.mass, r)
-    return all(isfinite, s.E.nzval) && factor!(s.P)
+    s.gave_up && return factor!(s.direct, m, r)
+    fill_matrix!(s.direct.E, s.jacobian, m.mass, r)
+    values, entries = s.levels[1].E.nzval, s.direct.E.nzval
+    @inbounds for k in eachindex(values)
+        values[k] = entries[s.source[k]]
+    end
+    all(isfinite, values) || return false
+    prepare_levels!(s) || give_up!(s)
+    return !s.gave_up || factor!(s.direct, m, r)
 end
 
-solve!(x, s::KrylovSystem) = iterate!(x, s, s.E, s.P)
-solve_transposed!(x, s::KrylovSystem) = iterate!(x, s, transpose(s.E), TransposedLU(s.P))
+solve!(x, s::KrylovSystem) =
+    s.gave_up ? solve!(x, s.direct) : iterate!(x, s, s.levels[1].E, Cycle(s.levels, s.depth, false))
+solve_transposed!(x, s::KrylovSystem) = s.gave_up ? solve_transposed!(x, s.direct) :
+    iterate!(x, s, transpose(s.levels[1].E), Cycle(s.levels, s.depth, true))
 
-function iterate!(x, s::KrylovSystem, A, P)
-    copyto!(s.rhs, x)
+function iterate!(x, s::KrylovSystem, A, P::Cycle)
+    @inbounds for i in eachindex(s.order)
+        s.rhs[i] = x[s.order[i]]
+    end
+    direct = length(x) <= DIRECT_UNKNOWNS
     # The preconditioner on the right: the residual that is tested is that of the system itself.
-    gmres!(s.workspace, A, s.rhs; N = P, ldiv = true, atol = 0.0, rtol = KRYLOV_RTOL, restart = true,
-           itmax = 20 * KRYLOV_MEMORY)
-    s.workspace.stats.solved || throw(SingularException(0))
-    copyto!(x, s.workspace.x)
+    gmres!(s.workspace, A, s.rhs; N = P, ldiv = true, atol = 0.0, rtol = s.rtol, restart = true,
+           itmax = direct ? KRYLOV_ITERATIONS : KRYLOV_LAST_ITERATIONS)
+    s.slow |= s.workspace.stats.niter > SLOW_ITERATIONS
+    if !s.workspace.stats.solved
+        give_up!(s)
+        refactor!(s.direct) || throw(SingularException(0))
+        return P.transposed ? solve_transposed!(x, s.direct) : solve!(x, s.direct)
+    end
+    solution = s.workspace.x
+    @inbounds for i in eachindex(s.order)
+        x[s.order[i]] = solution[i]
+    end
+    return nothing
+end
+
+function give_up!(s::KrylovSystem)
+    size(s.direct.E, 1) <= DIRECT_UNKNOWNS || throw(SingularException(0))
+    s.gave_up = true
     return nothing
 end

@@ -65,7 +65,11 @@ evaluate!(s::Union{SparseSystem,KrylovSystem}, u::V, m::Model, t::Float64) = eva
 
 function factor!(s::SparseSystem, m::Model, r::Float64)
     fill_matrix!(s.E, s.jacobian, m.mass, r)
-    all(isfinite, s.E.nzval) || return false
+    return all(isfinite, s.E.nzval) && refactor!(s)
+end
+
+"Factor E as it is."
+function refactor!(s::SparseSystem)
     if s.factor === nothing
         s.factor = lu(s.E; check = false)
         # One pass of substitution, as for a dense matrix: refinement would triple the cost of a solve.

@@ -73,29 +73,64 @@ struct IncompleteLU
     diagonal::Vector{Int}
     place::Vector{Int}          # row => place in the column at hand, 0: none
 end
-IncompleteLU(E::Sparse, diagonal) = IncompleteLU(E, similar(E.nzval), diagonal, zeros(Int, size(E, 1)))
+
+function IncompleteLU(E::Sparse)
+    diagonal = [searchsortedfirst(E.rowval, j, E.colptr[j], E.colptr[j+1] - 1, Base.Order.Forward) for j in axes(E, 2)]
+    return IncompleteLU(E, similar(E.nzval), diagonal, zeros(Int, size(E, 1)))
+end
 
 struct TransposedLU
     parent::IncompleteLU
 end
 
-"GMRES (Saad & Schultz, SIAM J. Sci. Stat. Comput. 7, 1986) with the preconditioner above."
-struct KrylovSystem
-    jacobian::SparseJacobian
+"""
+One level of the multigrid cycle: its matrix, a smoother, vectors of the cycle, and the prolongation from the next
+level with the places that the terms of PᵀEP have there. The last level's prolongation has no columns.
+"""
+struct Level
     E::Sparse
-    P::IncompleteLU
-    workspace::GmresWorkspace{Float64,Float64,V}
-    rhs::V
+    smoother::IncompleteLU
+    x::V
+    b::V
+    r::V
+    P::Sparse
+    P_rows::Sparse              # Pᵀ: P row by row
+    places::Vector{Int32}
+    dense::M                    # of the smallest level: its LU
+    pivots::Vector{Int}
+end
+
+"""
+GMRES (Saad & Schultz, SIAM J. Sci. Stat. Comput. 7, 1986), preconditioned by an incomplete LU and, where that is not
+enough, a multigrid cycle over it. Unknowns are in an order of their own, `order`, in which those without entries in
+common stand together: substitution then has no chain of operations that wait for each other.
+"""
+mutable struct KrylovSystem
+    const direct::SparseSystem  # J, E in its own order, and the LU that takes over where GMRES does not converge
+    const order::Vector{Int}
+    const source::Vector{Int}   # place in direct.E of each nonzero of levels[1].E
+    const levels::Vector{Level}
+    depth::Int                  # levels in use; 1: the incomplete LU alone
+    const workspace::GmresWorkspace{Float64,Float64,V}
+    const rhs::V
+    rtol::Float64
+    slow::Bool                  # whether the levels should be made anew
+    built::Int                  # number of the Jacobian that they were made from
+    gave_up::Bool
 end
 
 function KrylovSystem(pattern::Pattern, n::Int)
-    E = SparseMatrixCSC(n, n, pattern.colptr, pattern.rowval, zeros(length(pattern.rowval)))
+    direct = SparseSystem(pattern, n)
+    order = colour_order(direct.E)
+    places = SparseMatrixCSC(n, n, pattern.colptr, pattern.rowval, collect(1:length(pattern.rowval)))[order, order]
+    finest = Level(SparseMatrixCSC(n, n, places.colptr, places.rowval, zeros(length(places.rowval))), 0)
     workspace = GmresWorkspace(n, n, V; memory = min(n, KRYLOV_MEMORY))
-    return KrylovSystem(SparseJacobian(pattern, n), E, IncompleteLU(E, pattern.diagonal), workspace, zeros(n))
+    return KrylovSystem(direct, order, places.nzval, [finest], 1, workspace, zeros(n), KRYLOV_RTOL[2], false, 0, false)
 end
 
 Base.getproperty(s::KrylovSystem, name::Symbol) =
-    name === :seen ? getfield(s, :jacobian).seen : getfield(s, name)
+    name === :seen ? getfield(s, :direct).seen :
+    name === :jacobian ? getfield(getfield(s, :direct), :jacobian) : getfield(s, name)
 
 "Any of the systems, chosen when a plan is registered; few enough for calls without dispatch at run time."
 const System = Union{NoSystem,DenseSystem,SparseSystem,KrylovSystem}
