@@ -24,6 +24,10 @@ function begin_solve!(s::KrylovSystem, rtol::Float64)
     return nothing
 end
 
+"Newton's method: each right-hand side is a residual that counts by its own size."
+forget_scale!(system) = nothing
+forget_scale!(s::KrylovSystem) = (s.earlier.scale = 0.0; nothing)
+
 "Whether a sparse LU had to take over."
 gave_up(system) = false
 gave_up(s::KrylovSystem) = s.gave_up
@@ -117,6 +121,7 @@ end
 
 function factor!(s::KrylovSystem, m::Model, r::Float64)
     s.gave_up && return factor!(s.direct, m, r)
+    forget!(s.earlier)
     fill_matrix!(s.direct.E, s.jacobian, m.mass, r)
     values, entries = s.levels[1].E.nzval, s.direct.E.nzval
     @inbounds for k in eachindex(values)
@@ -136,21 +141,38 @@ function iterate!(x, s::KrylovSystem, A, P::Cycle)
     @inbounds for i in eachindex(s.order)
         s.rhs[i] = x[s.order[i]]
     end
-    direct = length(x) <= DIRECT_UNKNOWNS
-    # The preconditioner on the right: the residual that is tested is that of the system itself.
-    gmres!(s.workspace, A, s.rhs; N = P, ldiv = true, atol = 0.0, rtol = s.rtol, restart = true,
-           itmax = direct ? KRYLOV_ITERATIONS : KRYLOV_LAST_ITERATIONS)
-    s.slow |= s.workspace.stats.niter > SLOW_ITERATIONS
-    if !s.workspace.stats.solved
-        give_up!(s)
-        refactor!(s.direct) || throw(SingularException(0))
-        return P.transposed ? solve_transposed!(x, s.direct) : solve!(x, s.direct)
-    end
-    solution = s.workspace.x
+    earlier = s.earlier
+    earlier.transposed == P.transposed || forget!(earlier)
+    earlier.transposed = P.transposed
+    # All stages of a step enter the next state alike, so their errors are measured by the largest of them.
+    earlier.scale = max(earlier.scale, norm(s.rhs))
+    allowed = s.rtol * earlier.scale
+    guess!(s.x, s.rhs, earlier)
+    norm(s.rhs) > allowed && !correct!(s, A, P, allowed) && return solve_directly!(x, s, P.transposed)
     @inbounds for i in eachindex(s.order)
-        x[s.order[i]] = solution[i]
+        x[s.order[i]] = s.x[i]
     end
     return nothing
+end
+
+"s.x += E⁻¹ s.rhs up to a residual of norm `allowed`. False if that takes too long."
+function correct!(s::KrylovSystem, A, P::Cycle, allowed::Float64)
+    limit = length(s.x) <= DIRECT_UNKNOWNS ? KRYLOV_ITERATIONS : KRYLOV_LAST_ITERATIONS
+    # The preconditioner on the right: the residual that is tested is that of the system itself.
+    gmres!(s.workspace, A, s.rhs; N = P, ldiv = true, atol = allowed, rtol = 0.0, restart = true, itmax = limit)
+    s.slow |= s.workspace.stats.niter > SLOW_ITERATIONS
+    s.workspace.stats.solved || return false
+    correction = s.workspace.x
+    axpy!(1.0, correction, s.x)
+    mul!(s.rhs, A, correction)
+    keep!(s.earlier, correction, s.rhs)
+    return true
+end
+
+function solve_directly!(x, s::KrylovSystem, transposed::Bool)
+    give_up!(s)
+    refactor!(s.direct) || throw(SingularException(0))
+    return transposed ? solve_transposed!(x, s.direct) : solve!(x, s.direct)
 end
 
 function give_up!(s::KrylovSystem)

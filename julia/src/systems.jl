@@ -100,6 +100,18 @@ struct Level
     pivots::Vector{Int}
 end
 
+const EARLIER_MEMORY = 8        # of one step: the stages of Rodas5P
+
+"Solutions x of the present matrix E (or its transpose), with images E x that are orthonormal."
+mutable struct Earlier
+    const solutions::Vector{V}
+    const images::Vector{V}
+    count::Int
+    transposed::Bool
+    scale::Float64              # largest norm of a right-hand side so far
+end
+Earlier(n::Int) = Earlier([zeros(n) for _ in 1:EARLIER_MEMORY], [zeros(n) for _ in 1:EARLIER_MEMORY], 0, false, 0.0)
+
 """
 GMRES (Saad & Schultz, SIAM J. Sci. Stat. Comput. 7, 1986), preconditioned by an incomplete LU and, where that is not
 enough, a multigrid cycle over it. Unknowns are in an order of their own, `order`, in which those without entries in
@@ -113,6 +125,8 @@ mutable struct KrylovSystem
     depth::Int                  # levels in use; 1: the incomplete LU alone
     const workspace::GmresWorkspace{Float64,Float64,V}
     const rhs::V
+    const x::V
+    const earlier::Earlier
     rtol::Float64
     slow::Bool                  # whether the levels should be made anew
     built::Int                  # number of the Jacobian that they were made from
@@ -125,7 +139,8 @@ function KrylovSystem(pattern::Pattern, n::Int)
     places = SparseMatrixCSC(n, n, pattern.colptr, pattern.rowval, collect(1:length(pattern.rowval)))[order, order]
     finest = Level(SparseMatrixCSC(n, n, places.colptr, places.rowval, zeros(length(places.rowval))), 0)
     workspace = GmresWorkspace(n, n, V; memory = min(n, KRYLOV_MEMORY))
-    return KrylovSystem(direct, order, places.nzval, [finest], 1, workspace, zeros(n), KRYLOV_RTOL[2], false, 0, false)
+    return KrylovSystem(direct, order, places.nzval, [finest], 1, workspace, zeros(n), zeros(n), Earlier(n),
+                        KRYLOV_RTOL[2], false, 0, false)
 end
 
 Base.getproperty(s::KrylovSystem, name::Symbol) =
