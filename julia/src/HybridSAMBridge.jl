@@ -20,7 +20,7 @@ using PrecompileTools: @compile_workload, @setup_workload
 using SciMLBase: SciMLBase, FullSpecialize, NoInit, ODEFunction, ODEProblem, ReturnCode, build_linear_solution,
     derivative_discontinuity!
 using SciMLLogging: None
-using SparseArrays: SparseArrays, SparseMatrixCSC, dropzeros!, nzrange, sparse, spdiagm, spzeros
+using SparseArrays: SparseArrays, SparseMatrixCSC, dropzeros!, nnz, nzrange, sparse, spdiagm, spzeros
 using SparseArrays.UMFPACK: UMFPACK, UmfpackLU
 using SparseMatrixColorings: ColoringProblem, GreedyColoringAlgorithm, coloring, column_groups
 
@@ -29,6 +29,7 @@ include("systems.jl")
 include("model.jl")
 include("linear.jl")
 include("sparse.jl")
+include("bands.jl")
 include("coarsening.jl")
 include("multigrid.jl")
 include("projection.jl")

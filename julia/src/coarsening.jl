@@ -103,19 +103,20 @@ end
 const NO_PROLONGATION = spzeros(0, 0)
 
 "A last level; d: E is to be factored densely and has d columns, or zero."
-function Level(E::Sparse, d::Int)
+function Level(E::Sparse, fast, d::Int)
     n = size(E, 1)
-    return Level(E, IncompleteLU(E), zeros(n), zeros(n), zeros(n), NO_PROLONGATION, NO_PROLONGATION, Int32[], zeros(d, d),
+    return Level(E, IncompleteLU(E), fast, zeros(n), zeros(n), zeros(n), NO_PROLONGATION, NO_PROLONGATION, Int32[], zeros(d, d),
                  zeros(Int, d))
 end
 
 "The same with a prolongation from a level below it, of which the matrix is returned too, to be filled."
 function with_prolongation(level::Level, P::Sparse)
-    P = P[:, colour_order(coarse_pattern(level.E, P))]
+    P = P[:, colour_order(coarse_pattern(level.E, P))[1]]
     C = coarse_pattern(level.E, P)
     rows = sparse(transpose(P))
     places = galerkin_places(level.E, rows, C)
-    return Level(level.E, level.smoother, level.x, level.b, level.r, P, rows, places, level.dense, level.pivots), C
+    return Level(level.E, level.smoother, level.fast, level.x, level.b, level.r, P, rows, places, level.dense,
+                 level.pivots), C
 end
 
 "Levels for the Jacobian `values` in the places of levels[1].E, until they are small or no longer shrink."
@@ -131,6 +132,6 @@ function build_levels!(levels::Vector{Level}, values::V)
         coarse = similar(C.nzval)
         galerkin!(coarse, levels[end], values)
         values = coarse
-        push!(levels, Level(C, size(C, 1) <= DENSE_LEVEL ? size(C, 1) : 0))
+        push!(levels, Level(C, nothing, size(C, 1) <= DENSE_LEVEL ? size(C, 1) : 0))
     end
 end

@@ -38,8 +38,9 @@ mutable struct Outcome
     rejected::Int
     f::Int
     jac::Int
+    gave_up::Bool               # a sparse LU took over from GMRES
 end
-Outcome() = Outcome(NOT_RUN, NaN, 0, 0, 0, 0)
+Outcome() = Outcome(NOT_RUN, NaN, 0, 0, 0, 0, false)
 
 """
 Accepted steps of a one-step method: times, states, and the stages. Beyond the memory limit stages are left out, and
@@ -181,6 +182,7 @@ function advance!(store, integrator, m::Model, ts::V, ctl::Controls, tape::StepT
     status = refine(status, integrator.u, m, integrator.t, f1)
     record!(outcome, status, integrator)
     outcome.jac = jacobians(m.system) - before
+    outcome.gave_up = gave_up(m.system)
     return outcome
 end
 

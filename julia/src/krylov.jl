@@ -32,25 +32,6 @@ forget_scale!(s::KrylovSystem) = (s.earlier.scale = 0.0; nothing)
 gave_up(system) = false
 gave_up(s::KrylovSystem) = s.gave_up
 
-"""
-An order in which rows without entries in common stand together: greedy colouring of the matrix's graph.
-"""
-function colour_order(E::SparseMatrixCSC)
-    n = size(E, 2)
-    S = SparseMatrixCSC(n, n, E.colptr, E.rowval, ones(length(E.rowval)))
-    S += sparse(transpose(S))
-    colour = zeros(Int, n)
-    seen = zeros(Int, n + 1)
-    for j in 1:n
-        for k in nzrange(S, j)
-            c = colour[S.rowval[k]]
-            c == 0 || (seen[c] = j)
-        end
-        colour[j] = findfirst(!=(j), seen)
-    end
-    return sortperm(colour; alg = MergeSort)
-end
-
 "Factor E's present values. False where a pivot vanishes."
 function factor!(P::IncompleteLU)
     colptr, rowval, values, place = P.E.colptr, P.E.rowval, P.values, P.place
@@ -125,7 +106,7 @@ function factor!(s::KrylovSystem, m::Model, r::Float64)
     fill_matrix!(s.direct.E, s.jacobian, m.mass, r)
     values, entries = s.levels[1].E.nzval, s.direct.E.nzval
     @inbounds for k in eachindex(values)
-        values[k] = entries[s.source[k]]
+        values[k] = entries[s.ordered.places.nzval[k]]
     end
     all(isfinite, values) || return false
     prepare_levels!(s) || give_up!(s)
@@ -133,33 +114,33 @@ function factor!(s::KrylovSystem, m::Model, r::Float64)
 end
 
 solve!(x, s::KrylovSystem) =
-    s.gave_up ? solve!(x, s.direct) : iterate!(x, s, s.levels[1].E, Cycle(s.levels, s.depth, false))
-solve_transposed!(x, s::KrylovSystem) = s.gave_up ? solve_transposed!(x, s.direct) :
-    iterate!(x, s, transpose(s.levels[1].E), Cycle(s.levels, s.depth, true))
+    s.gave_up ? solve!(x, s.direct) : iterate!(x, s, false)
+solve_transposed!(x, s::KrylovSystem) = s.gave_up ? solve_transposed!(x, s.direct) : iterate!(x, s, true)
 
-function iterate!(x, s::KrylovSystem, A, P::Cycle)
-    @inbounds for i in eachindex(s.order)
-        s.rhs[i] = x[s.order[i]]
+function iterate!(x, s::KrylovSystem, transposed::Bool)
+    @inbounds for i in eachindex(x)
+        s.rhs[i] = x[s.ordered.order[i]]
     end
     earlier = s.earlier
-    earlier.transposed == P.transposed || forget!(earlier)
-    earlier.transposed = P.transposed
+    earlier.transposed == transposed || forget!(earlier)
+    earlier.transposed = transposed
     # All stages of a step enter the next state alike, so their errors are measured by the largest of them.
     earlier.scale = max(earlier.scale, norm(s.rhs))
     allowed = s.rtol * earlier.scale
     guess!(s.x, s.rhs, earlier)
-    norm(s.rhs) > allowed && !correct!(s, A, P, allowed) && return solve_directly!(x, s, P.transposed)
-    @inbounds for i in eachindex(s.order)
-        x[s.order[i]] = s.x[i]
+    norm(s.rhs) > allowed && !correct!(s, transposed, allowed) && return solve_directly!(x, s, transposed)
+    @inbounds for i in eachindex(x)
+        x[s.ordered.order[i]] = s.x[i]
     end
     return nothing
 end
 
 "s.x += E⁻¹ s.rhs up to a residual of norm `allowed`. False if that takes too long."
-function correct!(s::KrylovSystem, A, P::Cycle, allowed::Float64)
+function correct!(s::KrylovSystem, transposed::Bool, allowed::Float64)
+    A, C = Operator(s.levels[1], transposed), Cycle(s.levels, s.depth, transposed)
     limit = length(s.x) <= DIRECT_UNKNOWNS ? KRYLOV_ITERATIONS : KRYLOV_LAST_ITERATIONS
     # The preconditioner on the right: the residual that is tested is that of the system itself.
-    gmres!(s.workspace, A, s.rhs; N = P, ldiv = true, atol = allowed, rtol = 0.0, restart = true, itmax = limit)
+    gmres!(s.workspace, A, s.rhs; N = C, ldiv = true, atol = allowed, rtol = 0.0, restart = true, itmax = limit)
     s.slow |= s.workspace.stats.niter > SLOW_ITERATIONS
     s.workspace.stats.solved || return false
     correction = s.workspace.x

@@ -39,10 +39,11 @@ function prepare_levels!(s::KrylovSystem)
     s.depth = 1
     finest = s.levels[1]
     factor!(finest.smoother) || return false
+    load!(finest.fast, finest)
     needs_levels(finest.E, finest.smoother.diagonal) || return true
     stale = s.slow && s.seen.count >= s.built + REBUILD_AFTER
     if length(s.levels) == 1 || stale
-        build_levels!(s.levels, s.jacobian.values[s.source])
+        build_levels!(s.levels, s.jacobian.values[s.ordered.places.nzval])
         s.slow, s.built = false, s.seen.count
     end
     for l in 2:length(s.levels)
@@ -70,17 +71,46 @@ function LinearAlgebra.ldiv!(x::V, c::Cycle, b::V)
     return x
 end
 
+"A level's matrix, or its transpose, as Krylov.jl takes it."
+struct Operator
+    level::Level
+    transposed::Bool
+end
+Base.eltype(::Operator) = Float64
+Base.size(A::Operator) = size(A.level.E)
+LinearAlgebra.mul!(y::V, A::Operator, x::V) = (fill!(y, 0.0); add_product!(y, A.level, x, 1.0, A.transposed); y)
+
+"y += a E x, or with E transposed."
+function add_product!(y::V, level::Level, x::V, a::Float64, transposed::Bool)
+    fast = level.fast
+    fast === nothing || return add_product!(y, fast, x, a, transposed)
+    transposed ? mul!(y, transpose(level.E), x, a, 1.0) : mul!(y, level.E, x, a, 1.0)
+    return nothing
+end
+
+"x = (LU)⁻¹ b, or transposed; b may be x."
+function smooth!(x::V, level::Level, b::V, transposed::Bool)
+    fast = level.fast
+    if fast !== nothing
+        x === b || copyto!(x, b)
+        transposed ? substitute_transposed!(x, fast) : substitute!(x, fast)
+    else
+        transposed ? ldiv!(x, TransposedLU(level.smoother), b) : ldiv!(x, level.smoother, b)
+    end
+    return nothing
+end
+
 "x = C b from level l on."
 function cycle!(x::V, b::V, c::Cycle, l::Int)
     level = c.levels[l]
-    l == c.depth && return solve_last!(x, b, level)
+    l == c.depth && return solve_last!(x, b, level, false)
     next, r = c.levels[l+1], level.r
     mul!(next.b, transpose(level.P), b)
     cycle!(next.x, next.b, c, l + 1)
     mul!(x, level.P, next.x)
     copyto!(r, b)
-    mul!(r, level.E, x, -1.0, 1.0)
-    ldiv!(r, level.smoother, r)
+    add_product!(r, level, x, -1.0, false)
+    smooth!(r, level, r, false)
     axpy!(1.0, r, x)
     return nothing
 end
@@ -88,27 +118,20 @@ end
 "x = Cᵀ b from level l on."
 function transposed_cycle!(x::V, b::V, c::Cycle, l::Int)
     level = c.levels[l]
-    l == c.depth && return solve_last_transposed!(x, b, level)
+    l == c.depth && return solve_last!(x, b, level, true)
     next, r = c.levels[l+1], level.r
-    ldiv!(x, TransposedLU(level.smoother), b)
+    smooth!(x, level, b, true)
     copyto!(r, b)
-    mul!(r, transpose(level.E), x, -1.0, 1.0)
+    add_product!(r, level, x, -1.0, true)
     mul!(next.b, transpose(level.P), r)
     transposed_cycle!(next.x, next.b, c, l + 1)
     mul!(x, level.P, next.x, 1.0, 1.0)
     return nothing
 end
 
-function solve_last!(x::V, b::V, level::Level)
-    isempty(level.dense) && (ldiv!(x, level.smoother, b); return nothing)
+function solve_last!(x::V, b::V, level::Level, transposed::Bool)
+    isempty(level.dense) && return smooth!(x, level, b, transposed)
     copyto!(x, b)
-    solve!(x, level.dense, level.pivots)
-    return nothing
-end
-
-function solve_last_transposed!(x::V, b::V, level::Level)
-    isempty(level.dense) && (ldiv!(x, TransposedLU(level.smoother), b); return nothing)
-    copyto!(x, b)
-    solve_transposed!(x, level.dense, level.pivots)
+    transposed ? solve_transposed!(x, level.dense, level.pivots) : solve!(x, level.dense, level.pivots)
     return nothing
 end

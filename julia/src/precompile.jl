@@ -31,7 +31,7 @@ function workload(id::Int, method::String, adjoint::String, n::Int; linear = "de
         n, 0, 1, ((id, (0, 0), 1, (0, 0)),), linear, map(at, everywhere), map(at, (places, places, mass)), (0, 0))
     B, T = 2, 3
     y0, ts, c, p, atol = repeat([1.0, 0.0], outer = (n ÷ 2, B)), [0.0, 0.5, 1.0], zeros(0, B), [2.0], fill(1e-6, n)
-    ys, counters, flag = zeros(n, T, B), zeros(Int, 6, B), zeros(Int32, 1)
+    ys, counters, flag = zeros(n, T, B), zeros(Int, 7, B), zeros(Int32, 1)
     g, gy0, gts, gc, gp, report = ones(n, T, B), zeros(n, B), zeros(T), zeros(0, B), zeros(1), zeros(Int, 2, B)
     address(x) = Int(UInt(pointer(x)))
     bits(x) = reinterpret(Int64, x)

@@ -1,13 +1,13 @@
 # Systems of plans whose Jacobian is sparse: its pattern comes from the traced graph, its values from a few
 # Jacobian-vector products, one for each group of columns that share no row.
 
-"The pattern with the entries (rows, columns), one-based; the diagonal is added."
-function Pattern(n::Int, rows::Vector{Int}, columns::Vector{Int})
+"The pattern with the entries (rows, columns), one-based; the diagonal is added. `krylov`: for a Krylov system."
+function Pattern(n::Int, rows::Vector{Int}, columns::Vector{Int}; krylov::Bool = true)
     S = sparse([rows; 1:n], [columns; 1:n], true, n, n, |)
     problem = ColoringProblem(; structure = :nonsymmetric, partition = :column)
     groups = column_groups(coloring(S, problem, GreedyColoringAlgorithm()))
     diagonal = [searchsortedfirst(S.rowval, j, S.colptr[j], S.colptr[j+1] - 1, Base.Order.Forward) for j in 1:n]
-    return Pattern(S.colptr, S.rowval, diagonal, map(collect, groups))
+    return Pattern(S.colptr, S.rowval, diagonal, map(collect, groups), krylov ? Ordered(S) : nothing)
 end
 
 function evaluate!(J::SparseJacobian, u::V, m::Model, t::Float64)

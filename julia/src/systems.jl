@@ -25,6 +25,37 @@ end
 DenseSystem(n::Int) = DenseSystem(zeros(n, n), zeros(n, n), zeros(Int, n), Evaluated())
 
 """
+A matrix as runs along its diagonals: run q has the entries (rows[q] + t, columns[q] + t) for t = 0, 1, ..., with values
+from `start[q]` to before `start[q+1]`.
+"""
+struct Runs
+    start::Vector{Int}
+    rows::Vector{Int}
+    columns::Vector{Int}
+    of::Vector{UnitRange{Int}}  # the runs of each colour's rows
+    source::Vector{Int}         # place of each value in the sparse matrix
+end
+
+"Runs of E and of its incomplete LU, whose factors take the places below and above the diagonal."
+struct Bands
+    matrix::Runs
+    lower::Runs
+    upper::Runs
+end
+
+"""
+An order of the unknowns in which those without entries in common, of one colour, stand together: substitution then has
+no chain of operations that wait for each other. `places`: E's pattern in that order, by columns, with each nonzero's
+place in the pattern by the unknowns' own order.
+"""
+struct Ordered
+    order::Vector{Int}
+    colours::Vector{UnitRange{Int}}
+    places::SparseMatrixCSC{Int,Int}
+    bands::Union{Bands,Nothing}
+end
+
+"""
 Places of the nonzeros of E = r M - J, by columns; `diagonal[j]` is the place of (j, j), and columns of one group
 have no row in common, so that one product with J gives them all (Curtis, Powell & Reid, J. Inst. Math. Appl. 13,
 1974).
@@ -34,6 +65,7 @@ struct Pattern
     rowval::Vector{Int}
     diagonal::Vector{Int}
     groups::Vector{Vector{Int}}
+    ordered::Union{Ordered,Nothing}     # for Krylov systems
 end
 
 "Values of J in the order of the pattern."
@@ -64,7 +96,7 @@ end
 Base.getproperty(s::SparseSystem, name::Symbol) =
     name === :seen ? getfield(s, :jacobian).seen : getfield(s, name)
 
-const KRYLOV_MEMORY = 40
+const KRYLOV_MEMORY = 20
 
 "ILU(0) of E: L (unit diagonal) and U in the places of E's nonzeros (Saad, Iterative Methods, 2003, 10.3)."
 struct IncompleteLU
@@ -83,6 +115,19 @@ struct TransposedLU
     parent::IncompleteLU
 end
 
+"The values that belong to `Bands`, with those of the incomplete LU's pivots inverted."
+struct BandValues
+    bands::Bands
+    colours::Vector{UnitRange{Int}}
+    matrix::V
+    lower::V
+    upper::V
+    inverse::V
+end
+BandValues(b::Bands, colours, n::Int) =
+    BandValues(b, colours, zeros(length(b.matrix.source)), zeros(length(b.lower.source)),
+               zeros(length(b.upper.source)), zeros(n))
+
 """
 One level of the multigrid cycle: its matrix, a smoother, vectors of the cycle, and the prolongation from the next
 level with the places that the terms of PᵀEP have there. The last level's prolongation has no columns.
@@ -90,6 +135,7 @@ level with the places that the terms of PᵀEP have there. The last level's prol
 struct Level
     E::Sparse
     smoother::IncompleteLU
+    fast::Union{BandValues,Nothing}     # both once more, where their entries lie in long runs
     x::V
     b::V
     r::V
@@ -114,13 +160,11 @@ Earlier(n::Int) = Earlier([zeros(n) for _ in 1:EARLIER_MEMORY], [zeros(n) for _ 
 
 """
 GMRES (Saad & Schultz, SIAM J. Sci. Stat. Comput. 7, 1986), preconditioned by an incomplete LU and, where that is not
-enough, a multigrid cycle over it. Unknowns are in an order of their own, `order`, in which those without entries in
-common stand together: substitution then has no chain of operations that wait for each other.
+enough, a multigrid cycle over it. Unknowns are in the pattern's `ordered` order.
 """
 mutable struct KrylovSystem
     const direct::SparseSystem  # J, E in its own order, and the LU that takes over where GMRES does not converge
-    const order::Vector{Int}
-    const source::Vector{Int}   # place in direct.E of each nonzero of levels[1].E
+    const ordered::Ordered
     const levels::Vector{Level}
     depth::Int                  # levels in use; 1: the incomplete LU alone
     const workspace::GmresWorkspace{Float64,Float64,V}
@@ -135,11 +179,12 @@ end
 
 function KrylovSystem(pattern::Pattern, n::Int)
     direct = SparseSystem(pattern, n)
-    order = colour_order(direct.E)
-    places = SparseMatrixCSC(n, n, pattern.colptr, pattern.rowval, collect(1:length(pattern.rowval)))[order, order]
-    finest = Level(SparseMatrixCSC(n, n, places.colptr, places.rowval, zeros(length(places.rowval))), 0)
+    ordered = pattern.ordered::Ordered
+    E = SparseMatrixCSC(n, n, ordered.places.colptr, ordered.places.rowval, zeros(nnz(ordered.places)))
+    fast = ordered.bands === nothing ? nothing : BandValues(ordered.bands, ordered.colours, n)
+    finest = Level(E, fast, 0)
     workspace = GmresWorkspace(n, n, V; memory = min(n, KRYLOV_MEMORY))
-    return KrylovSystem(direct, order, places.nzval, [finest], 1, workspace, zeros(n), zeros(n), Earlier(n),
+    return KrylovSystem(direct, ordered, [finest], 1, workspace, zeros(n), zeros(n), Earlier(n),
                         KRYLOV_RTOL[2], false, 0, false)
 end
 

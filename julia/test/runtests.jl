@@ -185,6 +185,7 @@ end
 end
 
 include("kernels.jl")
+include("krylov.jl")
 
 @testset "interruption and limits" begin
     _, m = van_der_pol(5.0)
