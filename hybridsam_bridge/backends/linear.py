@@ -19,7 +19,7 @@ DENSE_SHARE = 0.25
 MAX_DENSE = 7_000
 # Measured on problems in one to three dimensions: a sparse LU is the faster way as long as the rows of the reordered
 # Jacobian are no wider than this many times their number of nonzeros. Beyond it the factors fill up.
-NARROW = 3.0
+NARROW = 2.0
 
 
 def choose(plan: Plan, method: str, adjoint: str, asked: str) -> tuple[str, str]:

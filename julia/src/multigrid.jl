@@ -13,8 +13,10 @@ const FEW_COLUMNS = 0.05
 const SLOW_ITERATIONS = 30
 const REBUILD_AFTER = 10
 
+"The cycle as Krylov.jl takes it: from scaled residuals to unknowns."
 struct Cycle
     levels::Vector{Level}
+    scaling::Scaling
     depth::Int
     transposed::Bool
 end
@@ -67,18 +69,27 @@ function prepare!(level::Level)
 end
 
 function LinearAlgebra.ldiv!(x::V, c::Cycle, b::V)
-    c.transposed ? transposed_cycle!(x, b, c, 1) : cycle!(x, b, c, 1)
+    plain = c.levels[1].b
+    plain .= c.scaling.inverse .* b
+    c.transposed ? transposed_cycle!(x, plain, c, 1) : cycle!(x, plain, c, 1)
     return x
 end
 
-"A level's matrix, or its transpose, as Krylov.jl takes it."
+"The matrix of the first level, or its transpose, as Krylov.jl takes it: from unknowns to scaled residuals."
 struct Operator
     level::Level
+    scaling::Scaling
     transposed::Bool
 end
 Base.eltype(::Operator) = Float64
 Base.size(A::Operator) = size(A.level.E)
-LinearAlgebra.mul!(y::V, A::Operator, x::V) = (fill!(y, 0.0); add_product!(y, A.level, x, 1.0, A.transposed); y)
+
+function LinearAlgebra.mul!(y::V, A::Operator, x::V)
+    fill!(y, 0.0)
+    add_product!(y, A.level, x, 1.0, A.transposed)
+    y .*= A.scaling.factor
+    return y
+end
 
 "y += a E x, or with E transposed."
 function add_product!(y::V, level::Level, x::V, a::Float64, transposed::Bool)

@@ -31,7 +31,7 @@ end
 
 function absolute_row_sums!(sums::V, system::Union{SparseSystem,KrylovSystem}, size::V, u::V, m::Model, t::Float64)
     J = system.jacobian
-    evaluate!(J, u, m, t)
+    evaluate!(system, u, m, t)
     for j in eachindex(u), k in J.pattern.colptr[j]:J.pattern.colptr[j+1]-1
         sums[J.pattern.rowval[k]] += abs(J.values[k]) * size[j]
     end
@@ -61,7 +61,7 @@ function fill_matrix!(E::Sparse, J::SparseJacobian, mass, r::Float64)
     return nothing
 end
 
-evaluate!(s::Union{SparseSystem,KrylovSystem}, u::V, m::Model, t::Float64) = evaluate!(s.jacobian, u, m, t)
+evaluate!(s::SparseSystem, u::V, m::Model, t::Float64) = evaluate!(s.jacobian, u, m, t)
 
 function factor!(s::SparseSystem, m::Model, r::Float64)
     fill_matrix!(s.E, s.jacobian, m.mass, r)

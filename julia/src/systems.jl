@@ -158,6 +158,13 @@ mutable struct Earlier
 end
 Earlier(n::Int) = Earlier([zeros(n) for _ in 1:EARLIER_MEMORY], [zeros(n) for _ in 1:EARLIER_MEMORY], 0, false, 0.0)
 
+"What residuals are multiplied with before their norm is taken, and its inverse."
+struct Scaling
+    factor::V
+    inverse::V
+end
+Scaling(n::Int) = Scaling(ones(n), ones(n))
+
 """
 GMRES (Saad & Schultz, SIAM J. Sci. Stat. Comput. 7, 1986), preconditioned by an incomplete LU and, where that is not
 enough, a multigrid cycle over it. Unknowns are in the pattern's `ordered` order.
@@ -171,6 +178,11 @@ mutable struct KrylovSystem
     const rhs::V
     const x::V
     const earlier::Earlier
+    const size::V               # of the unknowns where J was evaluated, in the system's order
+    const rows::Scaling         # of E x = b
+    const columns::Scaling      # of Eᵀ x = b
+    step_rtol::Float64          # tolerances of the steps
+    step_atol::V
     rtol::Float64
     slow::Bool                  # whether the levels should be made anew
     built::Int                  # number of the Jacobian that they were made from
@@ -185,7 +197,7 @@ function KrylovSystem(pattern::Pattern, n::Int)
     finest = Level(E, fast, 0)
     workspace = GmresWorkspace(n, n, V; memory = min(n, KRYLOV_MEMORY))
     return KrylovSystem(direct, ordered, [finest], 1, workspace, zeros(n), zeros(n), Earlier(n),
-                        KRYLOV_RTOL[2], false, 0, false)
+                        zeros(n), Scaling(n), Scaling(n), 1.0, ones(n), KRYLOV_RTOL[2], false, 0, false)
 end
 
 Base.getproperty(s::KrylovSystem, name::Symbol) =
