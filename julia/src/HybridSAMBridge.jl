@@ -25,6 +25,7 @@ using SparseArrays.UMFPACK: UMFPACK, UmfpackLU
 using SparseMatrixColorings: ColoringProblem, GreedyColoringAlgorithm, coloring, column_groups
 
 include("Kernels.jl")
+using .Kernels: WIDE, _all, _fma, _load, _store!
 include("systems.jl")
 include("model.jl")
 include("linear.jl")

@@ -1,5 +1,5 @@
 # The order of a Krylov system's unknowns, and products in it at the speed of memory: there most entries of a grid's matrix
-# lie in runs along diagonals, (i, j), (i+1, j+1), ..., multiplied eight at a time without looking up where they are.
+# lie in runs along diagonals, (i, j), (i+1, j+1), ..., multiplied a register at a time without looking up where they are.
 
 # Runs that are shorter on average are no faster than the sparse matrix.
 const LEAST_RUN = 6.0
@@ -92,11 +92,12 @@ end
 "y[at + t] += a v[from + t] x[of + t] for t in 1:count."
 @inline function add_run!(y::V, at::Int, a::Float64, v::V, from::Int, x::V, of::Int, count::Int)
     t = 0
-    @inbounds while t + 8 <= count
-        @simd ivdep for s in 1:8
-            y[at+t+s] = muladd(a * v[from+t+s], x[of+t+s], y[at+t+s])
-        end
-        t += 8
+    w = Val(WIDE)
+    share, zero = _all(w, a), _all(w, 0.0)
+    while t + WIDE <= count
+        product = _fma(_load(w, v, from + t + 1), _load(w, x, of + t + 1), zero)
+        _store!(y, at + t + 1, _fma(share, product, _load(w, y, at + t + 1)))
+        t += WIDE
     end
     @inbounds while t < count
         t += 1
@@ -135,8 +136,16 @@ function substitute_transposed!(y::V, f::BandValues)
 end
 
 function divide_by_pivots!(y::V, f::BandValues, rows::UnitRange{Int})
-    @inbounds @simd for i in rows
+    @inbounds @simd ivdep for i in rows
         y[i] *= f.inverse[i]
+    end
+    return nothing
+end
+
+"y = x times a vector of factors; y may be x."
+function multiply!(y::V, x::V, factors::V)
+    @inbounds @simd ivdep for i in eachindex(y)
+        y[i] = x[i] * factors[i]
     end
     return nothing
 end

@@ -70,7 +70,7 @@ end
 
 function LinearAlgebra.ldiv!(x::V, c::Cycle, b::V)
     plain = c.levels[1].b
-    plain .= c.scaling.inverse .* b
+    multiply!(plain, b, c.scaling.inverse)
     c.transposed ? transposed_cycle!(x, plain, c, 1) : cycle!(x, plain, c, 1)
     return x
 end
@@ -87,7 +87,7 @@ Base.size(A::Operator) = size(A.level.E)
 function LinearAlgebra.mul!(y::V, A::Operator, x::V)
     fill!(y, 0.0)
     add_product!(y, A.level, x, 1.0, A.transposed)
-    y .*= A.scaling.factor
+    multiply!(y, y, A.scaling.factor)
     return y
 end
 
