@@ -76,7 +76,8 @@ class Stats:
         f, jac: evaluations of the right-hand side and of its Jacobian.
         seconds: wall time of the whole call in the backend, in seconds.
         method, adjoint, backend: what was used, after "auto" was resolved.
-        linear: how linear systems were solved: dense, sparse, krylov; none for explicit methods.
+        linear: how linear systems were solved: dense, sparse, krylov; "krylov, sparse" where a sparse LU took over from
+            GMRES in some samples; none for explicit methods.
         why: one sentence on how "auto" chose, empty if nothing was left to choose.
         tape_bytes: memory held for the backward pass, in bytes.
     """

@@ -58,8 +58,9 @@ def solve(
         steps: instead of error control, force these steps: one increasing sequence of times from ``ts[0]``
             to ``ts[-1]``, or one a sample.
         record_steps: return each sample's accepted steps in ``Solution.steps``.
-        linear: how the linear systems of implicit steps are solved: "dense" LU, "sparse" LU, "krylov" (GMRES with
-            an incomplete LU), or "auto", by size and sparsity; ``Solution.stats.linear`` says which was taken.
+        linear: how the linear systems of implicit steps are solved: "dense" LU, "sparse" LU, "krylov" (GMRES
+            with a multigrid cycle over an incomplete LU; a sparse LU takes over where it does not converge), or
+            "auto", by size and sparsity; ``Solution.stats.linear`` says which was taken.
 
     Returns:
         ``Solution`` with ys ``(*batch, T, *state_shape)`` in y0's dtype and on its device.
@@ -112,7 +113,7 @@ def solve(
         method=forward.extra.pop("method", choice.method),
         adjoint=options.adjoint,
         backend=engine.name,
-        linear=choice.linear,
+        linear=forward.extra.pop("linear", choice.linear),
         why=" ".join(part for part in (why, choice.why, forward.extra.pop("why", "")) if part),
         tape_bytes=0 if forward.tape is None else forward.tape.nbytes,
         extra=forward.extra,

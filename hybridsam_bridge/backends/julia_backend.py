@@ -214,12 +214,12 @@ def _solve(link: Link, plan: Plan, registered: list[dict[str, Any]], request: Re
     extra = 0 if forced is None else len(forced)
     arena = link.arena_for(
         needed(request.y0.size, times, request.context.size, request.p.size, n, extra, batch + 1)
-        + needed(batch * times * n, 6 * batch)
+        + needed(batch * times * n, 7 * batch)
     )
     places = [arena.place(x) for x in (request.y0, request.ts, request.context, request.p, options.atol)]
     places += [-1, -1] if options.steps is None or forced is None else _place_steps(arena, options.steps, forced)
     ys_at, ys = arena.reserve((batch, times, n))
-    table_at, table = arena.reserve((batch, 6), np.int64)
+    table_at, table = arena.reserve((batch, 7), np.int64)
     if methods.lookup(options.method).family in ("bdf", "sdirk", "firk"):
         _load_implicit(link)
     # Recorded steps are read from a tape, so one is kept even where no gradient is wanted.
@@ -244,7 +244,7 @@ def _solve(link: Link, plan: Plan, registered: list[dict[str, Any]], request: Re
     _spent += spent
     tape = JuliaTape(link, key, nbytes, (batch, times, n), plan, options.time_limit) if key else None
     step_times = link.request("step_times", (key,)) if options.record_steps and key else None
-    status, steps, rejected, f, jac, reached = table.T.copy()
+    status, steps, rejected, f, jac, reached, gave_up = table.T.copy()
     if (status == _INTERRUPTED).any():
         raise KeyboardInterrupt
     return Forward(
@@ -258,6 +258,7 @@ def _solve(link: Link, plan: Plan, registered: list[dict[str, Any]], request: Re
         seconds=0.0,
         tape=tape if options.adjoint != "none" else None,
         step_times=step_times,
+        extra=systems.handed_over(int(gave_up.sum()), batch),
     )
 
 

@@ -17,8 +17,9 @@ DENSE_UNKNOWNS = 128
 DENSE_SHARE = 0.25
 # Memory of a dense Jacobian and its factors: 0.8 GB a thread.
 MAX_DENSE = 7_000
-# Beyond it the factors of a two-dimensional problem take gigabytes.
-SPARSE_UNKNOWNS = 200_000
+# Measured on problems in one to three dimensions: a sparse LU is the faster way as long as the rows of the reordered
+# Jacobian are no wider than this many times their number of nonzeros. Beyond it the factors fill up.
+NARROW = 2.0
 
 
 def choose(plan: Plan, method: str, adjoint: str, asked: str) -> tuple[str, str]:
@@ -50,9 +51,9 @@ def choose(plan: Plan, method: str, adjoint: str, asked: str) -> tuple[str, str]
     share = len(found[0]) / plan.n**2
     if share > DENSE_SHARE:
         return _dense(plan, f"{share:.0%} of the Jacobian's entries may be nonzero")
-    if plan.n <= SPARSE_UNKNOWNS:
+    if plan.mass is not None or width(plan, found) <= NARROW * len(found[0]) / plan.n:
         return "sparse", f"linear: sparse LU, {share:.2g} of the Jacobian's entries may be nonzero."
-    return "krylov", f"linear: GMRES with an incomplete LU, for {plan.n} unknowns."
+    return "krylov", "linear: GMRES with a multigrid cycle, since the Jacobian's factors would fill up."
 
 
 _NO_PATTERN = "the sparsity of a Jacobian in Julia source is not known; pass sparsity=(rows, columns) to hsb.JuliaField"
@@ -74,6 +75,33 @@ def entries(plan: Plan) -> Entries | None:
         plan.memo["jacobian entries"] = _entries(plan)
     found: Entries | None = plan.memo["jacobian entries"]
     return found
+
+
+def width(plan: Plan, found: Entries) -> float:
+    """Mean over rows of how far entries are from the diagonal, in the reverse Cuthill-McKee order."""
+    from scipy.sparse import csr_matrix  # here, since small problems need not wait for it
+    from scipy.sparse.csgraph import reverse_cuthill_mckee
+
+    if "jacobian width" not in plan.memo:
+        n = plan.n
+        graph = csr_matrix((np.ones(len(found[0]), dtype=bool), found), (n, n))
+        graph = (graph + graph.T).tocsr()
+        place = np.empty(n, dtype=np.int64)
+        place[reverse_cuthill_mckee(graph, symmetric_mode=True)] = np.arange(n)
+        rows, columns = graph.nonzero()
+        reach = np.zeros(n, dtype=np.int64)
+        np.maximum.at(reach, rows, np.abs(place[rows] - place[columns]))
+        plan.memo["jacobian width"] = float(reach.mean())
+    out: float = plan.memo["jacobian width"]
+    return out
+
+
+def handed_over(samples: int, batch: int) -> dict[str, Any]:
+    """What stats say where GMRES did not converge in some samples, which a sparse LU then solved; else nothing."""
+    if samples == 0:
+        return {}
+    why = f'GMRES did not converge in {samples} of {batch} samples, a sparse LU took over: linear="sparse" is faster.'
+    return {"linear": "krylov, sparse", "why": why}
 
 
 def _entries(plan: Plan) -> Entries | None:

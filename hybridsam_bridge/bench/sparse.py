@@ -18,6 +18,7 @@ from hybridsam_bridge.config import settings
 from hybridsam_bridge.errors import HybridSAMError
 from hybridsam_bridge.fields.base import VectorField
 from hybridsam_bridge.pde import Grid, laplacian
+from hybridsam_bridge.problem import Stats
 from hybridsam_bridge.solve import solve
 
 TITLE = "Brusselator with diffusion on a periodic square, n x n x 2 unknowns, to t = 1, rtol 1e-5"
@@ -25,6 +26,7 @@ COLUMNS = (
     "n",
     "unknowns",
     "steps",
+    "linear",
     "forward s",
     "forward µs an unknown",
     "gradient s",
@@ -102,17 +104,17 @@ def _size(out: Table, n: int, rounds: int) -> None:
         with torch.no_grad():
             return solve(field, initial, ts, rtol=RTOL, atol=ATOL, backend="julia").ys
 
-    def gradient() -> tuple[int, int]:
+    def gradient() -> Stats:
         field.zero_grad()
         y0 = initial.clone().requires_grad_(True)
         sol = solve(field, y0, ts, rtol=RTOL, atol=ATOL, backend="julia")
         sol.ys[-1].square().mean().backward()
-        return int(sol.stats.steps), sol.stats.tape_bytes
+        return sol.stats
 
     forward()  # starts the worker, traces and compiles
     resident = _reset_peak()
     ys = forward()
-    steps, tape = gradient()
+    stats = gradient()
     peak = _peak()
     grown = None if peak is None or resident is None else peak - resident
     forwards, gradients = [], []
@@ -127,14 +129,15 @@ def _size(out: Table, n: int, rounds: int) -> None:
     out.add(
         n,
         unknowns,
-        steps,
+        int(stats.steps),
+        stats.linear,
         one,
         1e6 * one / unknowns,
         both,
         1e6 * both / unknowns,
         None if grown is None else grown / 2**20,
         None if grown is None else grown / 1024 / unknowns,
-        tape / 2**20,
+        stats.tape_bytes / 2**20,
         seconds,
         float((ys.reshape(len(ts), -1) - theirs).abs().max()),
     )

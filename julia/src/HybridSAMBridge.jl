@@ -20,15 +20,20 @@ using PrecompileTools: @compile_workload, @setup_workload
 using SciMLBase: SciMLBase, FullSpecialize, NoInit, ODEFunction, ODEProblem, ReturnCode, build_linear_solution,
     derivative_discontinuity!
 using SciMLLogging: None
-using SparseArrays: SparseArrays, SparseMatrixCSC, nzrange, sparse
+using SparseArrays: SparseArrays, SparseMatrixCSC, dropzeros!, nnz, nzrange, sparse, spdiagm, spzeros
 using SparseArrays.UMFPACK: UMFPACK, UmfpackLU
 using SparseMatrixColorings: ColoringProblem, GreedyColoringAlgorithm, coloring, column_groups
 
 include("Kernels.jl")
+using .Kernels: WIDE, _all, _fma, _load, _store!
 include("systems.jl")
 include("model.jl")
 include("linear.jl")
 include("sparse.jl")
+include("bands.jl")
+include("coarsening.jl")
+include("multigrid.jl")
+include("projection.jl")
 include("krylov.jl")
 include("tableau.jl")
 include("algorithms.jl")

@@ -64,7 +64,7 @@ function register_plan(n, nc, np, columns, linear, pattern, mass, stops)
     M_rows, M_columns, M_values = places(mass[1]), places(mass[2]), copy(wrap(mass[3]...))
     M = isempty(M_values) ? nothing : sparse(M_rows, M_columns, M_values, n, n)
     entries = linear in ("sparse", "krylov") ?
-              Pattern(n, [places(pattern[1]); M_rows], [places(pattern[2]); M_columns]) : nothing
+              Pattern(n, [places(pattern[1]); M_rows], [places(pattern[2]); M_columns]; krylov = linear == "krylov") : nothing
     key = next_id()
     plan = PLANS[key] = Plan(n, nc, np, parts, entries, linear, M, copy(wrap(stops...)))
     prepare!(plan, :f, matrix_functions(plan)...)
@@ -77,7 +77,7 @@ forget_plan(key::Integer) = (delete!(PLANS, key); nothing)
     solve(plan, method, adjoint, sizes, addresses, rtol, max_steps, tape_limit, time_limit, cancel, threads) -> (tape id, bytes)
 
 `sizes` = (B, T, forced steps in all or -1); `addresses` = y0, ts, c, p, atol, forced, offsets, ys, counters;
-counters (B, 6) int64: status, steps, rejected, f, jac, and the bits of the time reached.
+counters (B, 7) int64: status, steps, rejected, f, jac, the bits of the time reached, and whether GMRES gave up.
 """
 function solve(plan_key, method, adjoint, sizes, addresses, rtol, max_steps, tape_limit, time_limit, cancel, threads)
     plan = PLANS[plan_key]
@@ -94,9 +94,9 @@ function solve(plan_key, method, adjoint, sizes, addresses, rtol, max_steps, tap
     tape = solve_batch!(outputs, outcomes, plan, method, adjoint, copy(wrap(y0, plan.n, B)),
                         copy(wrap(c, plan.nc, B)), copy(wrap(p, plan.np)), copy(wrap(ts, T)), ctl, threads, steps,
                         starts, Float64(time_limit))
-    table = wrap_ints(counters, 6, B)
+    table = wrap_ints(counters, 7, B)
     for (b, o) in enumerate(outcomes)
-        table[:, b] .= (o.status, o.steps, o.rejected, o.f, o.jac, reinterpret(Int64, o.reached))
+        table[:, b] .= (o.status, o.steps, o.rejected, o.f, o.jac, reinterpret(Int64, o.reached), o.gave_up)
     end
     tape === nothing && return 0, 0
     id = next_id()

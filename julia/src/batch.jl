@@ -185,7 +185,7 @@ function backward_sample!(gu0, gc, gts::V, gp::V, status, reached, lane::Lane, t
     gb = j -> view(g, :, j, b)
     sample = tape.samples[b]
     enter_step!(m, ts[1])
-    forget!(lane.space.system)
+    begin_solve!(lane.space.system, ctl.rtol, ctl.atol)
     lane.space.block.start = -1
     try
         status[b], reached[b] = pull_back!(lane, tape, sample, gp, gb, ctl)

@@ -38,8 +38,9 @@ mutable struct Outcome
     rejected::Int
     f::Int
     jac::Int
+    gave_up::Bool               # a sparse LU took over from GMRES
 end
-Outcome() = Outcome(NOT_RUN, NaN, 0, 0, 0, 0)
+Outcome() = Outcome(NOT_RUN, NaN, 0, 0, 0, 0, false)
 
 """
 Accepted steps of a one-step method: times, states, and the stages. Beyond the memory limit stages are left out, and
@@ -106,7 +107,7 @@ is_linear_failure(error) = error isa Union{SingularException,LAPACKException,Zer
 Solve of one sample by a method whose stages the tape can keep. `store(j, u)` takes output j; `forced` (empty: adaptive) the step ends.
 """
 function solve_steps!(store, alg, m::Model, u0::V, ts::V, ctl::Controls, forced::V, tape::StepTape, outcome::Outcome)
-    forget!(m.system)
+    begin_solve!(m.system, ctl.rtol, ctl.atol)
     enter_step!(m, ts[1])
     m.mass === nothing || is_consistent(m, u0, ts[1], ctl) || return refuse!(outcome)
     # A function barrier: the problem's type depends on whether there is a mass matrix.
@@ -181,6 +182,7 @@ function advance!(store, integrator, m::Model, ts::V, ctl::Controls, tape::StepT
     status = refine(status, integrator.u, m, integrator.t, f1)
     record!(outcome, status, integrator)
     outcome.jac = jacobians(m.system) - before
+    outcome.gave_up = gave_up(m.system)
     return outcome
 end
 

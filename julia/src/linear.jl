@@ -108,6 +108,7 @@ function SciMLBase.solve!(cache::LinearCache, alg::Union{ModelSystem,NewtonSyste
     @inbounds for i in eachindex(x)
         x[i] = -cache.b[i]
     end
+    alg isa NewtonSystem && forget_scale!(m.system)
     solve!(x, m.system)
     return build_linear_solution(alg, x, nothing, cache; retcode = ReturnCode.Success)
 end

@@ -31,7 +31,7 @@ function workload(id::Int, method::String, adjoint::String, n::Int; linear = "de
         n, 0, 1, ((id, (0, 0), 1, (0, 0)),), linear, map(at, everywhere), map(at, (places, places, mass)), (0, 0))
     B, T = 2, 3
     y0, ts, c, p, atol = repeat([1.0, 0.0], outer = (n ÷ 2, B)), [0.0, 0.5, 1.0], zeros(0, B), [2.0], fill(1e-6, n)
-    ys, counters = zeros(n, T, B), zeros(6, B)
+    ys, counters = zeros(n, T, B), zeros(7, B)
     g, gy0, gts, gc, gp, report = ones(n, T, B), zeros(n, B), zeros(T), zeros(0, B), zeros(1), zeros(2, B)
     arena, used = zeros(50 * n + 100), 8                    # the first word is the cancel flag
     function place(x)

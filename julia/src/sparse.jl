@@ -1,13 +1,13 @@
 # Systems of plans whose Jacobian is sparse: its pattern comes from the traced graph, its values from a few
 # Jacobian-vector products, one for each group of columns that share no row.
 
-"The pattern with the entries (rows, columns), one-based; the diagonal is added."
-function Pattern(n::Int, rows::Vector{Int}, columns::Vector{Int})
+"The pattern with the entries (rows, columns), one-based; the diagonal is added. `krylov`: for a Krylov system."
+function Pattern(n::Int, rows::Vector{Int}, columns::Vector{Int}; krylov::Bool = true)
     S = sparse([rows; 1:n], [columns; 1:n], true, n, n, |)
     problem = ColoringProblem(; structure = :nonsymmetric, partition = :column)
     groups = column_groups(coloring(S, problem, GreedyColoringAlgorithm()))
     diagonal = [searchsortedfirst(S.rowval, j, S.colptr[j], S.colptr[j+1] - 1, Base.Order.Forward) for j in 1:n]
-    return Pattern(S.colptr, S.rowval, diagonal, map(collect, groups))
+    return Pattern(S.colptr, S.rowval, diagonal, map(collect, groups), krylov ? Ordered(S) : nothing)
 end
 
 function evaluate!(J::SparseJacobian, u::V, m::Model, t::Float64)
@@ -31,7 +31,7 @@ end
 
 function absolute_row_sums!(sums::V, system::Union{SparseSystem,KrylovSystem}, size::V, u::V, m::Model, t::Float64)
     J = system.jacobian
-    evaluate!(J, u, m, t)
+    evaluate!(system, u, m, t)
     for j in eachindex(u), k in J.pattern.colptr[j]:J.pattern.colptr[j+1]-1
         sums[J.pattern.rowval[k]] += abs(J.values[k]) * size[j]
     end
@@ -61,11 +61,15 @@ function fill_matrix!(E::Sparse, J::SparseJacobian, mass, r::Float64)
     return nothing
 end
 
-evaluate!(s::Union{SparseSystem,KrylovSystem}, u::V, m::Model, t::Float64) = evaluate!(s.jacobian, u, m, t)
+evaluate!(s::SparseSystem, u::V, m::Model, t::Float64) = evaluate!(s.jacobian, u, m, t)
 
 function factor!(s::SparseSystem, m::Model, r::Float64)
     fill_matrix!(s.E, s.jacobian, m.mass, r)
-    all(isfinite, s.E.nzval) || return false
+    return all(isfinite, s.E.nzval) && refactor!(s)
+end
+
+"Factor E as it is."
+function refactor!(s::SparseSystem)
     if s.factor === nothing
         s.factor = lu(s.E; check = false)
         # One pass of substitution, as for a dense matrix: refinement would triple the cost of a solve.

@@ -67,7 +67,8 @@ end
         H.prepare!(plan, :jvp)
         system = System(pattern, n)
         m = H.Model(plan, Float64[], system)
-        @test H.assemble!(system, zeros(n), m, 0.0, 3.0)
+        H.begin_solve!(system, 1e-6, fill(1e-9, n))
+        @test H.assemble!(system, ones(n), m, 0.0, 3.0)
         E = 3 * Matrix(mass === nothing ? I(n) : mass) - J
         x = randn(n)
         # GMRES stops at a relative residual of 1e-10; E's condition is below 100.
@@ -200,6 +201,7 @@ end
 end
 
 include("kernels.jl")
+include("krylov.jl")
 
 @testset "interruption and limits" begin
     _, m = van_der_pol(5.0)
