@@ -7,7 +7,7 @@ module HybridSAMBridge
 using DiffEqBase: DEVerbosity
 using ForwardDiff: ForwardDiff
 using FunctionWrappers: FunctionWrapper
-using Krylov: GmresWorkspace, gmres!
+using Krylov: FgmresWorkspace, fgmres!
 using LinearAlgebra
 using LinearAlgebra: BLAS, LAPACK, LAPACKException, SingularException, ZeroPivotException
 using LinearSolve: LinearSolve, GenericLUFactorization, LUFactorization, LinearCache, SciMLLinearSolveAlgorithm

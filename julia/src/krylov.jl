@@ -26,6 +26,7 @@ function begin_solve!(s::KrylovSystem, rtol::Float64, atol::V)
     s.step_rtol, s.step_atol = rtol, atol
     s.rtol = clamp(KRYLOV_SHARE * rtol, KRYLOV_RTOL...)
     resize!(s.levels, 1)
+    forget_factor!(s.direct)
     s.slow = s.gave_up = false
     return nothing
 end
@@ -153,8 +154,7 @@ function factor!(s::KrylovSystem, m::Model, r::Float64)
     return !s.gave_up || factor!(s.direct, m, r)
 end
 
-solve!(x, s::KrylovSystem) =
-    s.gave_up ? solve!(x, s.direct) : iterate!(x, s, false)
+solve!(x, s::KrylovSystem) = s.gave_up ? solve!(x, s.direct) : iterate!(x, s, false)
 solve_transposed!(x, s::KrylovSystem) = s.gave_up ? solve_transposed!(x, s.direct) : iterate!(x, s, true)
 
 function iterate!(x, s::KrylovSystem, transposed::Bool)
@@ -183,8 +183,9 @@ function correct!(s::KrylovSystem, transposed::Bool, allowed::Float64)
     scaling = transposed ? s.columns : s.rows
     A, C = Operator(s.levels[1], scaling, transposed), Cycle(s.levels, scaling, s.depth, transposed)
     limit = length(s.x) <= DIRECT_UNKNOWNS ? KRYLOV_ITERATIONS : KRYLOV_LAST_ITERATIONS
-    # The preconditioner on the right: the residual that is tested is that of the system itself.
-    gmres!(s.workspace, A, s.rhs; N = C, ldiv = true, atol = allowed, rtol = 0.0, restart = true, itmax = limit)
+    # The preconditioner on the right: the residual that is tested is that of the system itself. The flexible variant
+    # keeps what the cycle returned, and so applies it once less.
+    fgmres!(s.workspace, A, s.rhs; N = C, ldiv = true, atol = allowed, rtol = 0.0, restart = true, itmax = limit)
     s.slow |= s.workspace.stats.niter > SLOW_ITERATIONS
     s.workspace.stats.solved || return false
     correction = s.workspace.x

@@ -75,11 +75,17 @@ function refactor!(s::SparseSystem)
         # One pass of substitution, as for a dense matrix: refinement would triple the cost of a solve.
         s.factor.control[UMFPACK.JL_UMFPACK_IRSTEP] = 0.0
     else
-        finalize(s.factor.numeric)  # the collector does not see this memory, and would let many pile up
+        release!(s.factor)
         lu!(s.factor, s.E; check = false)
     end
     return issuccess(s.factor)
 end
+
+"Free the numbers of a factorisation: the collector does not see this memory, and would let many pile up."
+release!(::Nothing) = nothing
+release!(factor::UmfpackLU) = finalize(factor.numeric)
+
+forget_factor!(s::SparseSystem) = (release!(s.factor); s.factor = nothing; nothing)
 
 function solve!(x, s::SparseSystem)
     copyto!(s.work, x)

@@ -174,7 +174,7 @@ mutable struct KrylovSystem
     const ordered::Ordered
     const levels::Vector{Level}
     depth::Int                  # levels in use; 1: the incomplete LU alone
-    const workspace::GmresWorkspace{Float64,Float64,V}
+    const workspace::FgmresWorkspace{Float64,Float64,V}
     const rhs::V
     const x::V
     const earlier::Earlier
@@ -195,7 +195,7 @@ function KrylovSystem(pattern::Pattern, n::Int)
     E = SparseMatrixCSC(n, n, ordered.places.colptr, ordered.places.rowval, zeros(nnz(ordered.places)))
     fast = ordered.bands === nothing ? nothing : BandValues(ordered.bands, ordered.colours, n)
     finest = Level(E, fast, 0)
-    workspace = GmresWorkspace(n, n, V; memory = min(n, KRYLOV_MEMORY))
+    workspace = FgmresWorkspace(n, n, V; memory = min(n, KRYLOV_MEMORY))
     return KrylovSystem(direct, ordered, [finest], 1, workspace, zeros(n), zeros(n), Earlier(n),
                         zeros(n), Scaling(n), Scaling(n), 1.0, ones(n), KRYLOV_RTOL[2], false, 0, false)
 end
