@@ -166,7 +166,7 @@ end
 Scaling(n::Int) = Scaling(ones(n), ones(n))
 
 """
-GMRES (Saad & Schultz, SIAM J. Sci. Stat. Comput. 7, 1986), preconditioned by an incomplete LU and, where that is not
+GMRES (flexible: Saad, SIAM J. Sci. Comput. 14, 1993), preconditioned by an incomplete LU and, where that is not
 enough, a multigrid cycle over it. Unknowns are in the pattern's `ordered` order.
 """
 mutable struct KrylovSystem
