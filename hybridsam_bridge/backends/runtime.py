@@ -26,8 +26,8 @@ AUTHKEY = "HYBRIDSAM_WORKER_KEY"
 WIDTH, LINES = 300, 40  # of Julia's messages
 # Seconds of asking before sleeping, since being woken takes longer than a small solve: the worker for its next request,
 # and its parent for the answer, where that is not at the cost of Julia's threads.
-SPIN, SHORT_SPIN = 2e-3, 1e-4
-CROWDED, CALM = 1e-4, 0.2  # seconds away from the core that tell of others, and without spinning after that
+SPIN, SHORT_SPIN = 1e-3, 1e-4
+CROWDED, CALM = 3e-4, 0.05  # seconds away from the core that tell of others, and without spinning after that
 
 # The hot path: int64 words, read by `entry` in julia/src/api.jl. Kind of request, number of tapes to free, their keys,
 # then the arguments; arrays are offsets into the arena, negative for none.
