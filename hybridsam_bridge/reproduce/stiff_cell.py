@@ -141,7 +141,7 @@ def study(quick: bool) -> Study:
         train={"steps": 6 if quick else 400, "batch_size": 6, "validate_every": 3 if quick else 10},
         optimizer={"lr": 3e-3, "science_lr": 2e-2},
         quick=quick,
-        seeds=2 if quick else 3,
+        seeds=2 if quick else 5,
         methods=("erm", "weight-decay", "sam") if quick else None,
         grids={"sam": (0.1,), "weight-decay": (1e-4,)} if quick else {"weight-decay": (1e-5, 1e-4, 1e-3)},
         penalties={
