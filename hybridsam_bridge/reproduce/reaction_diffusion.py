@@ -62,8 +62,8 @@ the batch normalisation of the predecessors: a right-hand side here is a functio
 Laplacian too, so data alone do not tell a and b from it."""
 ASSUMED = """\
 θ error is the mean of |a/true - 1| and |b/true - 1|; prediction error the mean squared error of test sequences from
-their initial states. Shorter than in the predecessors, for the time it takes: two or three seeds, 80 steps of Adam on two
-sequences each up to t = 0.6 (theirs: whole sequences, 1,000 epochs and more), learning rates of 5e-3 for the
+their initial states. Shorter than in the predecessors, for the time it takes: two or three seeds, 80 steps of Adam on
+two sequences each up to t = 0.6 (theirs: whole sequences, 1,000 epochs and more), learning rates of 5e-3 for the
 network and 5e-2 for a and b (theirs: 1e-3 for all), two hyperparameters a method. Methods that are not in the table
 run with --methods."""
 ABOUT = f"""\
