@@ -14,6 +14,7 @@ from hybridsam_bridge.fields.hybrid import Additive
 from hybridsam_bridge.fields.parameters import Param, ParameterSet, physical_values
 from hybridsam_bridge.models.initial_value import InitialValueModel
 from hybridsam_bridge.objectives.data import DataLoss, Trajectories
+from hybridsam_bridge.reproduce.methods import WEAKER_TOO
 from hybridsam_bridge.reproduce.study import FULL_BACKEND, QUICK_BACKEND, Problem, Study
 from hybridsam_bridge.reproduce.windows import mlp, windows
 from hybridsam_bridge.solve import solve
@@ -23,14 +24,6 @@ if TYPE_CHECKING:
 
 ALPHA, BETA, DELTA, GAMMA, OMEGA = 1.0, 1.0, 0.3, 0.3, 1.2
 START = {"alpha": 0.2, "delta": 0.05}
-GRIDS = {
-    "weight-decay": (1e-5, 1e-4, 1e-3),
-    "functional-norm": (1e-4, 1e-3, 1e-2),
-    "orthogonality": (1e-4, 1e-3, 1e-2),
-    "sam": (0.02, 0.05, 0.1, 0.2),
-    "sam-all": (0.02, 0.05, 0.1, 0.2),
-    "asam": (0.2, 0.5, 1.0, 2.0),
-}
 ABOUT = """\
 x'' + δ x' + α x + β x³ = γ cos ωt with α = 1, β = 1, δ = 0.3, γ = 0.3, ω = 1.2. The equations know the damping, the
 linear spring and the forcing; α starts at 0.2 and δ at 0.05. The cubic spring is missing: a network 2-32-32-2 (tanh) of
@@ -106,7 +99,7 @@ def study(quick: bool) -> Study:
         quick=quick,
         seeds=2 if quick else 5,
         methods=("erm", "weight-decay", "sam") if quick else None,
-        grids={"sam": (0.1,), "weight-decay": (1e-3,)} if quick else GRIDS,
+        grids={"sam": (0.1,), "weight-decay": (1e-3,)} if quick else WEAKER_TOO,
         theta_label="error of α and δ",
         prediction_label="test mean squared error",
         figure=figure,

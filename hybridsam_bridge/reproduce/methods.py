@@ -42,6 +42,16 @@ METHODS = {
     "asam": Method("ASAM, network", {"kind": "ASAM", "perturb": "neural"}, "ρ", (0.5, 1.0, 2.0)),
 }
 
+# Grids for studies whose validation prefers less of every method than the values above.
+WEAKER_TOO = {
+    "weight-decay": (1e-5, 1e-4, 1e-3),
+    "functional-norm": (1e-4, 1e-3, 1e-2),
+    "orthogonality": (1e-4, 1e-3, 1e-2),
+    "sam": (0.02, 0.05, 0.1, 0.2),
+    "sam-all": (0.02, 0.05, 0.1, 0.2),
+    "asam": (0.2, 0.5, 1.0, 2.0),
+}
+
 
 def chosen_methods(study: Study, asked: Sequence[str] | None) -> list[str]:
     """The methods to run, in the order of the table. Raises ``InvalidInput`` for one unknown or not applicable."""

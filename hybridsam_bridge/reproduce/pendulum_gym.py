@@ -17,6 +17,7 @@ from hybridsam_bridge.models.initial_value import InitialValueModel
 from hybridsam_bridge.objectives.data import DataLoss, Trajectories
 from hybridsam_bridge.objectives.noise import Gaussian
 from hybridsam_bridge.reproduce.data import data_file
+from hybridsam_bridge.reproduce.methods import WEAKER_TOO
 from hybridsam_bridge.reproduce.study import FULL_BACKEND, QUICK_BACKEND, Problem, Study
 from hybridsam_bridge.reproduce.windows import mlp, windows
 
@@ -29,14 +30,6 @@ EPISODES, POINTS = 100, 200
 FASTEST = 8.0  # the simulator clips the angular velocity there
 WINDOW = 11  # points: ten steps
 SCALE = torch.tensor([1.0, 8.0], dtype=torch.float64)  # of angle and angular velocity
-GRIDS = {
-    "weight-decay": (1e-5, 1e-4, 1e-3),
-    "functional-norm": (1e-4, 1e-3, 1e-2),
-    "orthogonality": (1e-4, 1e-3, 1e-2),
-    "sam": (0.02, 0.05, 0.1, 0.2),
-    "sam-all": (0.02, 0.05, 0.1, 0.2),
-    "asam": (0.2, 0.5, 1.0, 2.0),
-}
 ABOUT = """\
 Recorded episodes of the Gym pendulum (angle'' = 3g/(2l) sin(angle) + 3/(m l²) torque, l = m = 1, steps of 0.05 s by
 semi-implicit Euler) under an expert controller, from the Stable-Baselines repository. The equations know gravity only,
@@ -119,7 +112,7 @@ def study(quick: bool) -> Study:
         quick=quick,
         seeds=2 if quick else 5,
         methods=("erm", "weight-decay", "sam") if quick else None,
-        grids={"sam": (0.1,), "weight-decay": (1e-3,)} if quick else GRIDS,
+        grids={"sam": (0.1,), "weight-decay": (1e-3,)} if quick else WEAKER_TOO,
         theta_label="error of g (m/s²)",
         prediction_label="test mean squared error",
         files={FILE: ORIGIN},
