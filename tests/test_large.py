@@ -39,7 +39,7 @@ def close(actual, expected, rtol):
         ("sparse", "Rodas5P", 1e-8),  # LU in another order rounds differently, which moves the steps a little
         ("sparse", "Rodas4", 1e-8),
         ("sparse", "Rosenbrock23", 1e-8),
-        ("krylov", "Rodas5P", 1e-6),  # GMRES stops at 1e-4 of the steps' tolerance, steps differ a little
+        ("krylov", "Rodas5P", 1e-6),  # GMRES stops at 1e-3 of the steps' tolerance, steps differ a little
         ("sparse", "KenCarp4", 1e-6),  # Newton's iterations stop at a share of the tolerances
         ("krylov", "KenCarp4", 1e-6),
     ],
@@ -183,7 +183,7 @@ class Transport(hsb.VectorField):
     ids=["drift", "diffusion", "cube"],
 )
 def test_multigrid_agrees_with_a_factorisation(field):
-    """Also without symmetry and in three dimensions. GMRES stops at 1e-4 of rtol, and the loss is linear: 1e-7."""
+    """Also without symmetry and in three dimensions. GMRES stops at 1e-3 of rtol, and the loss is linear: 1e-7."""
     ts = f64(0, 0.01, 0.05)
     direct, expected = gradients(field, "sparse", ts=ts, rtol=1e-6)
     other, actual = gradients(field, "auto", ts=ts, rtol=1e-6)

@@ -7,7 +7,6 @@ module HybridSAMBridge
 using DiffEqBase: DEVerbosity
 using ForwardDiff: ForwardDiff
 using FunctionWrappers: FunctionWrapper
-using Krylov: FgmresWorkspace, fgmres!
 using LinearAlgebra
 using LinearAlgebra: BLAS, LAPACK, LAPACKException, SingularException, ZeroPivotException
 using LinearSolve: LinearSolve, GenericLUFactorization, LUFactorization, LinearCache, SciMLLinearSolveAlgorithm
@@ -20,12 +19,12 @@ using PrecompileTools: @compile_workload, @setup_workload
 using SciMLBase: SciMLBase, FullSpecialize, NoInit, ODEFunction, ODEProblem, ReturnCode, build_linear_solution,
     derivative_discontinuity!
 using SciMLLogging: None
-using SparseArrays: SparseArrays, SparseMatrixCSC, dropzeros!, nnz, nzrange, sparse, spdiagm, spzeros
+using SparseArrays: SparseArrays, SparseMatrixCSC, dropzeros!, nnz, nzrange, permute, sparse, spdiagm, spzeros
 using SparseArrays.UMFPACK: UMFPACK, UmfpackLU
 using SparseMatrixColorings: ColoringProblem, GreedyColoringAlgorithm, coloring, column_groups
 
 include("Kernels.jl")
-using .Kernels: WIDE, _all, _fma, _load, _store!
+using .Kernels: _all, _fma, _load, _store!, wide
 include("systems.jl")
 include("model.jl")
 include("linear.jl")
@@ -33,6 +32,7 @@ include("sparse.jl")
 include("bands.jl")
 include("coarsening.jl")
 include("multigrid.jl")
+include("gmres.jl")
 include("projection.jl")
 include("krylov.jl")
 include("tableau.jl")

@@ -25,7 +25,7 @@ end
 
 function Ordered(S::SparseMatrixCSC)
     order, colours = colour_order(S)
-    places = SparseMatrixCSC(size(S)..., S.colptr, S.rowval, collect(1:nnz(S)))[order, order]
+    places = permute(SparseMatrixCSC(size(S)..., S.colptr, S.rowval, collect(1:nnz(S))), order, order)
     return Ordered(order, colours, places, Bands(places, colours))
 end
 
@@ -71,7 +71,7 @@ function load!(f::BandValues, level::Level)
     return nothing
 end
 
-function gather!(y::V, x::V, from::Vector{Int})
+function gather!(y::Vector{T}, x::Vector{T}, from::Vector{Int}) where {T}
     @inbounds for k in eachindex(y)
         y[k] = x[from[k]]
     end
@@ -79,7 +79,8 @@ function gather!(y::V, x::V, from::Vector{Int})
 end
 
 "y += a A x for some `runs` of A, or with A transposed; y may be x where rows and columns have no number in common."
-function add_runs!(y::V, A::Runs, runs::UnitRange{Int}, values::V, x::V, a::Float64, transposed::Bool)
+function add_runs!(y::Vector{T}, A::Runs, runs::UnitRange{Int}, values::Vector{T}, x::Vector{T}, a::T,
+                   transposed::Bool) where {T}
     @inbounds for q in runs
         from = A.start[q]
         count, i, j = A.start[q+1] - from, A.rows[q], A.columns[q]
@@ -90,14 +91,14 @@ function add_runs!(y::V, A::Runs, runs::UnitRange{Int}, values::V, x::V, a::Floa
 end
 
 "y[at + t] += a v[from + t] x[of + t] for t in 1:count."
-@inline function add_run!(y::V, at::Int, a::Float64, v::V, from::Int, x::V, of::Int, count::Int)
-    t = 0
-    w = Val(WIDE)
-    share, zero = _all(w, a), _all(w, 0.0)
-    while t + WIDE <= count
+@inline function add_run!(y::Vector{T}, at::Int, a::T, v::Vector{T}, from::Int, x::Vector{T}, of::Int, count::Int) where {T}
+    t, step = 0, wide(T)
+    w = Val(step)
+    share, zero = _all(w, a), _all(w, T(0))
+    while t + step <= count
         product = _fma(_load(w, v, from + t + 1), _load(w, x, of + t + 1), zero)
         _store!(y, at + t + 1, _fma(share, product, _load(w, y, at + t + 1)))
-        t += WIDE
+        t += step
     end
     @inbounds while t < count
         t += 1
@@ -106,36 +107,37 @@ end
     return nothing
 end
 
-add_product!(y::V, f::BandValues, x::V, a::Float64, transposed::Bool) =
-    add_runs!(y, f.bands.matrix, 1:length(f.bands.matrix.rows), f.matrix, x, a, transposed)
+"y += a A x for all of A, or with A transposed."
+add_runs!(y::Vector{T}, A::Runs, values::Vector{T}, x::Vector{T}, a::T, transposed::Bool) where {T} =
+    add_runs!(y, A, 1:length(A.rows), values, x, a, transposed)
 
 "y = (LU)⁻¹ y, colour by colour."
-function substitute!(y::V, f::BandValues)
-    L, U = f.bands.lower, f.bands.upper
+function substitute!(y::Vector{T}, f::BandValues{T}) where {T}
+    L, U, minus = f.bands.lower, f.bands.upper, T(-1)
     for c in eachindex(f.colours)
-        add_runs!(y, L, L.of[c], f.lower, y, -1.0, false)
+        add_runs!(y, L, L.of[c], f.lower, y, minus, false)
     end
     for c in reverse(eachindex(f.colours))
-        add_runs!(y, U, U.of[c], f.upper, y, -1.0, false)
+        add_runs!(y, U, U.of[c], f.upper, y, minus, false)
         divide_by_pivots!(y, f, f.colours[c])
     end
     return nothing
 end
 
 "y = (LU)⁻ᵀ y."
-function substitute_transposed!(y::V, f::BandValues)
-    L, U = f.bands.lower, f.bands.upper
+function substitute_transposed!(y::Vector{T}, f::BandValues{T}) where {T}
+    L, U, minus = f.bands.lower, f.bands.upper, T(-1)
     for c in eachindex(f.colours)
         divide_by_pivots!(y, f, f.colours[c])
-        add_runs!(y, U, U.of[c], f.upper, y, -1.0, true)
+        add_runs!(y, U, U.of[c], f.upper, y, minus, true)
     end
     for c in reverse(eachindex(f.colours))
-        add_runs!(y, L, L.of[c], f.lower, y, -1.0, true)
+        add_runs!(y, L, L.of[c], f.lower, y, minus, true)
     end
     return nothing
 end
 
-function divide_by_pivots!(y::V, f::BandValues, rows::UnitRange{Int})
+function divide_by_pivots!(y::Vector{T}, f::BandValues{T}, rows::UnitRange{Int}) where {T}
     @inbounds @simd ivdep for i in rows
         y[i] *= f.inverse[i]
     end
@@ -143,7 +145,7 @@ function divide_by_pivots!(y::V, f::BandValues, rows::UnitRange{Int})
 end
 
 "y = x times a vector of factors; y may be x."
-function multiply!(y::V, x::V, factors::V)
+function multiply!(y::Vector, x::Vector, factors::Vector)
     @inbounds @simd ivdep for i in eachindex(y)
         y[i] = x[i] * factors[i]
     end

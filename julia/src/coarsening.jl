@@ -10,22 +10,22 @@ const STRONG_SHARE = 0.25
 const PROLONGATION_DAMPING = 2 / 3
 
 "The strong connections of J, without diagonal: symmetric and positive."
-function strong_connections(J::Sparse)
+function strong_connections(J::SparseMatrixCSC{T}) where {T}
     S = (J + sparse(transpose(J))) ./ 2
-    strongest = zeros(size(S, 2))
+    strongest = zeros(T, size(S, 2))
     for j in axes(S, 2), k in nzrange(S, j)
         S.rowval[k] == j || (strongest[j] = max(strongest[j], S.nzval[k]))
     end
     for j in axes(S, 2), k in nzrange(S, j)
         i = S.rowval[k]
-        limit = STRONG_SHARE * sqrt(strongest[i] * strongest[j])
-        (i == j || S.nzval[k] <= 0 || S.nzval[k] < limit) && (S.nzval[k] = 0.0)
+        limit = T(STRONG_SHARE) * sqrt(strongest[i] * strongest[j])
+        (i == j || S.nzval[k] <= 0 || S.nzval[k] < limit) && (S.nzval[k] = 0)
     end
     return dropzeros!(S)
 end
 
 "The aggregate of each unknown of the graph F, 0 where it has no connections; and their number."
-function aggregates(F::Sparse)
+function aggregates(F::SparseMatrixCSC)
     n = size(F, 2)
     of, count = zeros(Int, n), 0
     neighbours(j) = view(F.rowval, nzrange(F, j))
@@ -54,39 +54,38 @@ function aggregates(F::Sparse)
 end
 
 "The prolongation for the matrix with Jacobian J: (1 - ω) T + ω D⁻¹F T, F its strong connections, D their row sums."
-function prolongation(J::Sparse)
+function prolongation(J::SparseMatrixCSC{T}) where {T}
     F = strong_connections(J)
     of, count = aggregates(F)
     joined = findall(!=(0), of)
-    T = sparse(joined, of[joined], 1.0, size(J, 1), count)
+    A = sparse(Int32.(joined), Int32.(of[joined]), T(1), size(J, 1), count)
+    damping = T(PROLONGATION_DAMPING)
     sums = vec(sum(F; dims = 2))
-    smooth = spdiagm(0 => [s > 0 ? PROLONGATION_DAMPING / s : 0.0 for s in sums]) * (F * T)
-    return (1 - PROLONGATION_DAMPING) * T + smooth
+    smooth = Diagonal([s > 0 ? damping / s : T(0) for s in sums]) * (F * A)
+    return (1 - damping) * A + smooth
 end
 
 "The nonzeros of PᵀEP, with values of zero, and its diagonal among them."
-function coarse_pattern(E::Sparse, P::Sparse)
-    ones_of(A) = SparseMatrixCSC(size(A)..., A.colptr, A.rowval, ones(length(A.rowval)))
-    C = sparse(transpose(ones_of(P))) * ones_of(E) * ones_of(P)
-    C += sparse(1.0I, size(C)...)
-    return SparseMatrixCSC(size(C)..., C.colptr, C.rowval, zeros(length(C.rowval)))
+function coarse_pattern(E::SparseMatrixCSC{T}, P::SparseMatrixCSC) where {T}
+    ones_of(A) = SparseMatrixCSC(size(A)..., A.colptr, A.rowval, ones(T, length(A.rowval)))
+    C = sparse(transpose(ones_of(P))) * (ones_of(E) * ones_of(P))
+    C += SparseMatrixCSC{T,Int32}(I, size(C)...)
+    return SparseMatrixCSC(size(C)..., C.colptr, C.rowval, zeros(T, length(C.rowval)))
 end
 
 "Where the terms of PᵀEP go in C, in the order in which `galerkin!` meets them."
-function galerkin_places(E::Sparse, rows::Sparse, C::Sparse)
+function galerkin_places(E::SparseMatrixCSC, rows::SparseMatrixCSC, C::SparseMatrixCSC)
     places = Int32[]
     for j in axes(E, 2), k in nzrange(E, j), b in nzrange(rows, j), a in nzrange(rows, E.rowval[k])
-        column = rows.rowval[b]
-        push!(places, searchsortedfirst(C.rowval, rows.rowval[a], C.colptr[column], C.colptr[column+1] - 1,
-                                        Base.Order.Forward))
+        push!(places, place_of(C.colptr, C.rowval, rows.rowval[a], rows.rowval[b]))
     end
     return places
 end
 
 "values = those of PᵀAP, for values of A in E's places."
-function galerkin!(values::V, level::Level, of::V)
+function galerkin!(values::Vector{T}, level::Level{T}, of::Vector{T}) where {T}
     E, rows, places = level.E, level.P_rows, level.places
-    fill!(values, 0.0)
+    fill!(values, 0)
     q = 0
     @inbounds for j in axes(E, 2), k in nzrange(E, j)
         e = of[k]
@@ -100,27 +99,26 @@ function galerkin!(values::V, level::Level, of::V)
     return nothing
 end
 
-const NO_PROLONGATION = spzeros(0, 0)
-
 "A last level; d: E is to be factored densely and has d columns, or zero."
-function Level(E::Sparse, fast, d::Int)
-    n = size(E, 1)
-    return Level(E, IncompleteLU(E), fast, zeros(n), zeros(n), zeros(n), NO_PROLONGATION, NO_PROLONGATION, Int32[], zeros(d, d),
-                 zeros(Int, d))
+function Level(E::SparseMatrixCSC{T,Int32}, fast, d::Int) where {T}
+    n, none = size(E, 1), SparseMatrixCSC{T,Int32}(spzeros(0, 0))
+    return Level{T}(E, IncompleteLU(E), fast, zeros(T, n), zeros(T, n), zeros(T, n), none, none, Int32[], zeros(T, d, d),
+                    zeros(Int, d))
 end
 
 "The same with a prolongation from a level below it, of which the matrix is returned too, to be filled."
-function with_prolongation(level::Level, P::Sparse)
-    P = P[:, colour_order(coarse_pattern(level.E, P))[1]]
+function with_prolongation(level::Level{T}, P::SparseMatrixCSC{T,Int32}) where {T}
     C = coarse_pattern(level.E, P)
+    order, _ = colour_order(C)
+    P, C = P[:, order], permute(C, order, order)
     rows = sparse(transpose(P))
     places = galerkin_places(level.E, rows, C)
-    return Level(level.E, level.smoother, level.fast, level.x, level.b, level.r, P, rows, places, level.dense,
-                 level.pivots), C
+    return Level{T}(level.E, level.smoother, level.fast, level.x, level.b, level.r, P, rows, places, level.dense,
+                    level.pivots), C
 end
 
 "Levels for the Jacobian `values` in the places of levels[1].E, until they are small or no longer shrink."
-function build_levels!(levels::Vector{Level}, values::V)
+function build_levels!(levels::Vector{Level{T}}, values::Vector{T}) where {T}
     resize!(levels, 1)
     while true
         level = levels[end]

@@ -107,7 +107,7 @@ is_linear_failure(error) = error isa Union{SingularException,LAPACKException,Zer
 Solve of one sample by a method whose stages the tape can keep. `store(j, u)` takes output j; `forced` (empty: adaptive) the step ends.
 """
 function solve_steps!(store, alg, m::Model, u0::V, ts::V, ctl::Controls, forced::V, tape::StepTape, outcome::Outcome)
-    begin_solve!(m.system, ctl.rtol, ctl.atol)
+    begin_solve!(m.system, ctl.rtol, ctl.atol; given = !isempty(forced))
     enter_step!(m, ts[1])
     m.mass === nothing || is_consistent(m, u0, ts[1], ctl) || return refuse!(outcome)
     # A function barrier: the problem's type depends on whether there is a mass matrix.

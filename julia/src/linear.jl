@@ -119,7 +119,7 @@ function assemble_step!(W, u::V, m::Model, dtgamma::Float64, t::Float64)
     return nothing
 end
 
-function factor!(A::M, pivots::Vector{Int})
+function factor!(A::Matrix, pivots::Vector{Int})
     n = size(A, 1)
     if n > DENSE_GENERIC_LIMIT
         F = lu!(A; check = false)
@@ -154,7 +154,7 @@ function factor!(A::M, pivots::Vector{Int})
 end
 
 "x = A⁻¹ x from `factor!`."
-function solve!(x::AbstractVector{Float64}, A::M, pivots::Vector{Int})
+function solve!(x::AbstractVector, A::Matrix, pivots::Vector{Int})
     n = size(A, 1)
     n > DENSE_GENERIC_LIMIT && (LAPACK.getrs!('N', A, pivots, x); return nothing)
     @inbounds for k in 1:n
@@ -174,7 +174,7 @@ function solve!(x::AbstractVector{Float64}, A::M, pivots::Vector{Int})
 end
 
 "x = A⁻ᵀ x from `factor!`."
-function solve_transposed!(x::AbstractVector{Float64}, A::M, pivots::Vector{Int})
+function solve_transposed!(x::AbstractVector, A::Matrix, pivots::Vector{Int})
     n = size(A, 1)
     n > DENSE_GENERIC_LIMIT && (LAPACK.getrs!('T', A, pivots, x); return nothing)
     @inbounds for k in 1:n

@@ -1,4 +1,4 @@
-# The preconditioner of krylov.jl: a cycle that corrects on the coarse levels first and smooths once by an incomplete LU
+# The preconditioner of gmres.jl: a cycle that corrects on the coarse levels first and smooths once by an incomplete LU
 # after it; its transpose smooths first. With one level it is the incomplete LU alone.
 
 # Matrices up to this size are factored densely: the end of the levels.
@@ -15,16 +15,8 @@ const FEW_COLUMNS = 0.05
 const SLOW_ITERATIONS = 30
 const REBUILD_AFTER = 10
 
-"The cycle as Krylov.jl takes it: from scaled residuals to unknowns."
-struct Cycle
-    levels::Vector{Level}
-    scaling::Scaling
-    depth::Int
-    transposed::Bool
-end
-
 "Whether an incomplete LU of E should be followed by a coarser level."
-function needs_levels(E::Sparse, diagonal::Vector{Int}, share::Float64)
+function needs_levels(E::SparseMatrixCSC, diagonal::Vector{Int}, share::Float64)
     limit = FEW_COLUMNS * size(E, 2)
     weak = 0
     @inbounds for j in axes(E, 2)
@@ -39,22 +31,25 @@ function needs_levels(E::Sparse, diagonal::Vector{Int}, share::Float64)
 end
 
 "Factor the smoothers of as many levels as E needs, building these if need be. False where the first pivot vanishes."
-function prepare_levels!(s::KrylovSystem)
-    s.depth = 1
-    finest = s.levels[1]
+function prepare_levels!(k::Inner{T}, s::KrylovSystem) where {T}
+    copyto!(k.rows, s.rows)
+    copyto!(k.columns, s.columns)
+    k.depth = 1
+    finest = k.levels[1]
+    copyto!(finest.E.nzval, s.E.nzval)
     factor!(finest.smoother) || return false
     load!(finest.fast, finest)
     needs_levels(finest.E, finest.smoother.diagonal, DOMINANT_SHARE) || return true
-    stale = s.slow && s.seen.count >= s.built + REBUILD_AFTER
-    if length(s.levels) == 1 || stale
-        build_levels!(s.levels, s.jacobian.values[s.ordered.places.nzval])
-        s.slow, s.built = false, s.seen.count
+    stale = k.slow && s.seen.count >= k.built + REBUILD_AFTER
+    if length(k.levels) == 1 || stale
+        build_levels!(k.levels, Vector{T}(s.jacobian.values[s.ordered.places.nzval]))
+        k.slow, k.built = false, s.seen.count
     end
-    for l in 2:length(s.levels)
-        level = s.levels[l]
-        galerkin!(level.E.nzval, s.levels[l-1], s.levels[l-1].E.nzval)
+    for l in 2:length(k.levels)
+        level = k.levels[l]
+        galerkin!(level.E.nzval, k.levels[l-1], k.levels[l-1].E.nzval)
         prepare!(level) || break
-        s.depth = l
+        k.depth = l
         needs_levels(level.E, level.smoother.diagonal, DOMINANT_SHARE_COARSE) || break
     end
     return true
@@ -63,46 +58,39 @@ end
 "Factor a coarse level's matrix. False if that fails."
 function prepare!(level::Level)
     isempty(level.dense) && return factor!(level.smoother)
-    fill!(level.dense, 0.0)
+    fill!(level.dense, 0)
     @inbounds for j in axes(level.E, 2), k in nzrange(level.E, j)
         level.dense[level.E.rowval[k], j] = level.E.nzval[k]
     end
     return factor!(level.dense, level.pivots)
 end
 
-function LinearAlgebra.ldiv!(x::V, c::Cycle, b::V)
-    plain = c.levels[1].b
-    multiply!(plain, b, c.scaling.inverse)
-    c.transposed ? transposed_cycle!(x, plain, c, 1) : cycle!(x, plain, c, 1)
-    return x
+"x = C b for a scaled residual b."
+function precondition!(x::Vector{T}, k::Inner{T}, b::Vector{T}, transposed::Bool) where {T}
+    plain = k.levels[1].b
+    multiply!(plain, b, (transposed ? k.columns : k.rows).inverse)
+    transposed ? transposed_cycle!(x, plain, k, 1) : cycle!(x, plain, k, 1)
+    return nothing
 end
 
-"The matrix of the first level, or its transpose, as Krylov.jl takes it: from unknowns to scaled residuals."
-struct Operator
-    level::Level
-    scaling::Scaling
-    transposed::Bool
-end
-Base.eltype(::Operator) = Float64
-Base.size(A::Operator) = size(A.level.E)
-
-function LinearAlgebra.mul!(y::V, A::Operator, x::V)
-    fill!(y, 0.0)
-    add_product!(y, A.level, x, 1.0, A.transposed)
-    multiply!(y, y, A.scaling.factor)
-    return y
+"y = the scaled residual that belongs to the unknowns x."
+function image!(y::Vector{T}, k::Inner{T}, x::Vector{T}, transposed::Bool) where {T}
+    fill!(y, 0)
+    add_product!(y, k.levels[1], x, T(1), transposed)
+    multiply!(y, y, (transposed ? k.columns : k.rows).factor)
+    return nothing
 end
 
 "y += a E x, or with E transposed."
-function add_product!(y::V, level::Level, x::V, a::Float64, transposed::Bool)
+function add_product!(y::Vector{T}, level::Level{T}, x::Vector{T}, a::T, transposed::Bool) where {T}
     fast = level.fast
-    fast === nothing || return add_product!(y, fast, x, a, transposed)
-    transposed ? mul!(y, transpose(level.E), x, a, 1.0) : mul!(y, level.E, x, a, 1.0)
+    fast === nothing || return add_runs!(y, fast.bands.matrix, fast.matrix, x, a, transposed)
+    transposed ? mul!(y, transpose(level.E), x, a, T(1)) : mul!(y, level.E, x, a, T(1))
     return nothing
 end
 
 "x = (LU)⁻¹ b, or transposed; b may be x."
-function smooth!(x::V, level::Level, b::V, transposed::Bool)
+function smooth!(x::Vector{T}, level::Level{T}, b::Vector{T}, transposed::Bool) where {T}
     fast = level.fast
     if fast !== nothing
         x === b || copyto!(x, b)
@@ -114,35 +102,47 @@ function smooth!(x::V, level::Level, b::V, transposed::Bool)
 end
 
 "x = C b from level l on."
-function cycle!(x::V, b::V, c::Cycle, l::Int)
-    level = c.levels[l]
-    l == c.depth && return solve_last!(x, b, level, false)
-    next, r = c.levels[l+1], level.r
-    mul!(next.b, transpose(level.P), b)
-    cycle!(next.x, next.b, c, l + 1)
+function cycle!(x::Vector{T}, b::Vector{T}, k::Inner{T}, l::Int) where {T}
+    level = k.levels[l]
+    l == k.depth && return solve_last!(x, b, level, false)
+    next, r = k.levels[l+1], level.r
+    restrict!(next.b, level.P, b)
+    cycle!(next.x, next.b, k, l + 1)
     mul!(x, level.P, next.x)
     copyto!(r, b)
-    add_product!(r, level, x, -1.0, false)
+    add_product!(r, level, x, T(-1), false)
     smooth!(r, level, r, false)
-    axpy!(1.0, r, x)
+    axpy!(T(1), r, x)
     return nothing
 end
 
 "x = Cᵀ b from level l on."
-function transposed_cycle!(x::V, b::V, c::Cycle, l::Int)
-    level = c.levels[l]
-    l == c.depth && return solve_last!(x, b, level, true)
-    next, r = c.levels[l+1], level.r
+function transposed_cycle!(x::Vector{T}, b::Vector{T}, k::Inner{T}, l::Int) where {T}
+    level = k.levels[l]
+    l == k.depth && return solve_last!(x, b, level, true)
+    next, r = k.levels[l+1], level.r
     smooth!(x, level, b, true)
     copyto!(r, b)
-    add_product!(r, level, x, -1.0, true)
-    mul!(next.b, transpose(level.P), r)
-    transposed_cycle!(next.x, next.b, c, l + 1)
-    mul!(x, level.P, next.x, 1.0, 1.0)
+    add_product!(r, level, x, T(-1), true)
+    restrict!(next.b, level.P, r)
+    transposed_cycle!(next.x, next.b, k, l + 1)
+    mul!(x, level.P, next.x, T(1), T(1))
     return nothing
 end
 
-function solve_last!(x::V, b::V, level::Level, transposed::Bool)
+"y = Pᵀ x."
+function restrict!(y::Vector{T}, P::SparseMatrixCSC{T,Int32}, x::Vector{T}) where {T}
+    @inbounds for j in eachindex(y)
+        total = T(0)
+        @simd ivdep for k in nzrange(P, j)
+            total += P.nzval[k] * x[P.rowval[k]]
+        end
+        y[j] = total
+    end
+    return nothing
+end
+
+function solve_last!(x::Vector{T}, b::Vector{T}, level::Level{T}, transposed::Bool) where {T}
     isempty(level.dense) && return smooth!(x, level, b, transposed)
     copyto!(x, b)
     transposed ? solve_transposed!(x, level.dense, level.pivots) : solve!(x, level.dense, level.pivots)

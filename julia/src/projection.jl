@@ -15,9 +15,17 @@ function guess!(x::V, b::V, e::Earlier)
     return nothing
 end
 
-"Keep x for later guesses, E x in `image`; both are overwritten. A full memory starts anew."
-function keep!(e::Earlier, x::V, image::V)
-    e.count == EARLIER_MEMORY && (e.count = 0)
+"Where the next solution is gathered: a vector of zeros, while the right-hand side b waits in its image's place."
+function begin_next!(e::Earlier, b::V)
+    e.count == EARLIER_MEMORY && (e.count = 0)      # a full memory starts anew
+    copyto!(e.images[e.count+1], b)
+    return fill!(e.solutions[e.count+1], 0.0)
+end
+
+"Keep the solution gathered since, which left this residual of b."
+function keep_next!(e::Earlier, residual::V)
+    image, x = e.images[e.count+1], e.solutions[e.count+1]
+    axpy!(-1.0, residual, image)
     before = norm(image)
     for q in 1:e.count
         share = dot(e.images[q], image)
@@ -27,8 +35,8 @@ function keep!(e::Earlier, x::V, image::V)
     length = norm(image)
     # What is left of a combination of the others is rounding.
     length > sqrt(eps()) * before || return nothing
+    rmul!(image, 1 / length)
+    rmul!(x, 1 / length)
     e.count += 1
-    e.images[e.count] .= image ./ length
-    e.solutions[e.count] .= x ./ length
     return nothing
 end

@@ -6,8 +6,7 @@ function Pattern(n::Int, rows::Vector{Int}, columns::Vector{Int}; krylov::Bool =
     S = sparse([rows; 1:n], [columns; 1:n], true, n, n, |)
     problem = ColoringProblem(; structure = :nonsymmetric, partition = :column)
     groups = column_groups(coloring(S, problem, GreedyColoringAlgorithm()))
-    diagonal = [searchsortedfirst(S.rowval, j, S.colptr[j], S.colptr[j+1] - 1, Base.Order.Forward) for j in 1:n]
-    return Pattern(S.colptr, S.rowval, diagonal, map(collect, groups), krylov ? Ordered(S) : nothing)
+    return Pattern(S.colptr, S.rowval, diagonal_places(S.colptr, S.rowval), map(collect, groups), krylov ? Ordered(S) : nothing)
 end
 
 function evaluate!(J::SparseJacobian, u::V, m::Model, t::Float64)

@@ -96,53 +96,55 @@ end
 Base.getproperty(s::SparseSystem, name::Symbol) =
     name === :seen ? getfield(s, :jacobian).seen : getfield(s, name)
 
-const KRYLOV_MEMORY = 20
-
 "ILU(0) of E: L (unit diagonal) and U in the places of E's nonzeros (Saad, Iterative Methods, 2003, 10.3)."
-struct IncompleteLU
-    E::Sparse
-    values::V
+struct IncompleteLU{T}
+    E::SparseMatrixCSC{T,Int32}
+    values::Vector{T}
     diagonal::Vector{Int}
     place::Vector{Int}          # row => place in the column at hand, 0: none
 end
+IncompleteLU(E::SparseMatrixCSC) =
+    IncompleteLU(E, similar(E.nzval), diagonal_places(E.colptr, E.rowval), zeros(Int, size(E, 1)))
 
-function IncompleteLU(E::Sparse)
-    diagonal = [searchsortedfirst(E.rowval, j, E.colptr[j], E.colptr[j+1] - 1, Base.Order.Forward) for j in axes(E, 2)]
-    return IncompleteLU(E, similar(E.nzval), diagonal, zeros(Int, size(E, 1)))
+"Place of the entry (i, j), which must be there, among the nonzeros of a sparse matrix."
+function place_of(colptr, rowval, i, j)
+    range = colptr[j]:colptr[j+1]-1
+    return first(range) - 1 + searchsortedfirst(view(rowval, range), i)
 end
+diagonal_places(colptr, rowval) = [place_of(colptr, rowval, j, j) for j in 1:length(colptr)-1]
 
-struct TransposedLU
-    parent::IncompleteLU
+struct TransposedLU{T}
+    parent::IncompleteLU{T}
 end
 
 "The values that belong to `Bands`, with those of the incomplete LU's pivots inverted."
-struct BandValues
+struct BandValues{T}
     bands::Bands
     colours::Vector{UnitRange{Int}}
-    matrix::V
-    lower::V
-    upper::V
-    inverse::V
+    matrix::Vector{T}
+    lower::Vector{T}
+    upper::Vector{T}
+    inverse::Vector{T}
 end
-BandValues(b::Bands, colours, n::Int) =
-    BandValues(b, colours, zeros(length(b.matrix.source)), zeros(length(b.lower.source)),
-               zeros(length(b.upper.source)), zeros(n))
+BandValues{T}(b::Bands, colours, n::Int) where {T} =
+    BandValues{T}(b, colours, zeros(T, length(b.matrix.source)), zeros(T, length(b.lower.source)),
+                  zeros(T, length(b.upper.source)), zeros(T, n))
 
 """
 One level of the multigrid cycle: its matrix, a smoother, vectors of the cycle, and the prolongation from the next
 level with the places that the terms of PᵀEP have there. The last level's prolongation has no columns.
 """
-struct Level
-    E::Sparse
-    smoother::IncompleteLU
-    fast::Union{BandValues,Nothing}     # both once more, where their entries lie in long runs
-    x::V
-    b::V
-    r::V
-    P::Sparse
-    P_rows::Sparse              # Pᵀ: P row by row
+struct Level{T}
+    E::SparseMatrixCSC{T,Int32}
+    smoother::IncompleteLU{T}
+    fast::Union{BandValues{T},Nothing}  # both once more, where their entries lie in long runs
+    x::Vector{T}
+    b::Vector{T}
+    r::Vector{T}
+    P::SparseMatrixCSC{T,Int32}
+    P_rows::SparseMatrixCSC{T,Int32}    # Pᵀ: P row by row
     places::Vector{Int32}
-    dense::M                    # of the smallest level: its LU
+    dense::Matrix{T}                    # of the smallest level: its LU
     pivots::Vector{Int}
 end
 
@@ -159,45 +161,82 @@ end
 Earlier(n::Int) = Earlier([zeros(n) for _ in 1:EARLIER_MEMORY], [zeros(n) for _ in 1:EARLIER_MEMORY], 0, false, 0.0)
 
 "What residuals are multiplied with before their norm is taken, and its inverse."
-struct Scaling
-    factor::V
-    inverse::V
+struct Scaling{T}
+    factor::Vector{T}
+    inverse::Vector{T}
 end
-Scaling(n::Int) = Scaling(ones(n), ones(n))
+Scaling{T}(n::Int) where {T} = Scaling(ones(T, n), ones(T, n))
+
+function Base.copyto!(to::Scaling, from::Scaling)
+    copyto!(to.factor, from.factor)
+    copyto!(to.inverse, from.inverse)
+    return to
+end
+
+const GMRES_MEMORY = 20
+
+"The multigrid cycle and GMRES around it, in numbers of T."
+mutable struct Inner{T}
+    const levels::Vector{Level{T}}
+    depth::Int                          # levels in use; 1: the incomplete LU alone
+    const rows::Scaling{T}              # of E x = b
+    const columns::Scaling{T}           # of Eᵀ x = b
+    const basis::Vector{Vector{T}}      # of the Krylov space
+    const preconditioned::Vector{Vector{T}}
+    const correction::Vector{T}
+    const hessenberg::M                 # made triangular by rotations
+    const cosines::V
+    const sines::V
+    const projected::V                  # the right-hand side in the basis, rotated alike
+    slow::Bool                          # whether the levels should be made anew
+    built::Int                          # number of the Jacobian that they were made from
+end
+
+function Inner{T}(ordered::Ordered, n::Int) where {T}
+    pattern, k = ordered.places, min(n, GMRES_MEMORY)
+    E = SparseMatrixCSC(n, n, Int32.(pattern.colptr), Int32.(pattern.rowval), zeros(T, nnz(pattern)))
+    fast = ordered.bands === nothing ? nothing : BandValues{T}(ordered.bands, ordered.colours, n)
+    return Inner{T}([Level(E, fast, 0)], 1, Scaling{T}(n), Scaling{T}(n), [zeros(T, n) for _ in 0:k],
+                    [zeros(T, n) for _ in 1:k], zeros(T, n), zeros(k + 1, k), zeros(k), zeros(k), zeros(k + 1),
+                    false, 0)
+end
 
 """
-GMRES (flexible: Saad, SIAM J. Sci. Comput. 14, 1993), preconditioned by an incomplete LU and, where that is not
-enough, a multigrid cycle over it. Unknowns are in the pattern's `ordered` order.
+GMRES with a preconditioner, both in single precision, within iterative refinement. Unknowns are in the pattern's
+`ordered` order.
 """
 mutable struct KrylovSystem
     const direct::SparseSystem  # J, E in its own order, and the LU that takes over where GMRES does not converge
     const ordered::Ordered
-    const levels::Vector{Level}
-    depth::Int                  # levels in use; 1: the incomplete LU alone
-    const workspace::FgmresWorkspace{Float64,Float64,V}
+    const E::Sparse
+    const diagonal::Vector{Int} # its entries' places in E
+    const matrix::V             # E as the runs of `ordered.bands`, if it has them
+    const single::Inner{Float32}
+    double::Union{Inner{Float64},Nothing}   # takes over where single precision is not enough
+    precise::Bool               # whether it did
     const rhs::V
     const x::V
+    const correction::V
+    const image::V
     const earlier::Earlier
     const size::V               # of the unknowns where J was evaluated, in the system's order
-    const rows::Scaling         # of E x = b
-    const columns::Scaling      # of Eᵀ x = b
+    const rows::Scaling{Float64}
+    const columns::Scaling{Float64}
     step_rtol::Float64          # tolerances of the steps
     step_atol::V
-    rtol::Float64
-    slow::Bool                  # whether the levels should be made anew
-    built::Int                  # number of the Jacobian that they were made from
+    given::Bool                 # whether the steps are
+    iterations::Int             # of the last solve
     gave_up::Bool
 end
 
 function KrylovSystem(pattern::Pattern, n::Int)
-    direct = SparseSystem(pattern, n)
     ordered = pattern.ordered::Ordered
-    E = SparseMatrixCSC(n, n, ordered.places.colptr, ordered.places.rowval, zeros(nnz(ordered.places)))
-    fast = ordered.bands === nothing ? nothing : BandValues(ordered.bands, ordered.colours, n)
-    finest = Level(E, fast, 0)
-    workspace = FgmresWorkspace(n, n, V; memory = min(n, KRYLOV_MEMORY))
-    return KrylovSystem(direct, ordered, [finest], 1, workspace, zeros(n), zeros(n), Earlier(n),
-                        zeros(n), Scaling(n), Scaling(n), 1.0, ones(n), KRYLOV_RTOL[2], false, 0, false)
+    places = ordered.places
+    E = SparseMatrixCSC(n, n, places.colptr, places.rowval, zeros(nnz(places)))
+    matrix = zeros(ordered.bands === nothing ? 0 : length(ordered.bands.matrix.source))
+    return KrylovSystem(SparseSystem(pattern, n), ordered, E, diagonal_places(E.colptr, E.rowval), matrix,
+                        Inner{Float32}(ordered, n), nothing, false, zeros(n), zeros(n), zeros(n), zeros(n), Earlier(n),
+                        zeros(n), Scaling{Float64}(n), Scaling{Float64}(n), 1.0, ones(n), false, 0, false)
 end
 
 Base.getproperty(s::KrylovSystem, name::Symbol) =
