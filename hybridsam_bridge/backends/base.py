@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +32,7 @@ class Availability:
     fix: str = ""
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """A method, an adjoint and a linear solver after "auto" was resolved, and why they were taken."""
 
     method: str
@@ -42,8 +41,7 @@ class Choice:
     linear: str = "dense"
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """Numerical options of one solve.
 
     Attributes:
@@ -67,8 +65,7 @@ class Options:
     linear: str = "dense"
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """The numbers of one solve, all float64 and C-contiguous, B samples of n unknowns.
 
     ``y0`` (B, n); ``ts`` (T,) strictly increasing; ``context`` (B, nc), nc may be 0; ``p`` (P,).
