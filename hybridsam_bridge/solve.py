@@ -11,7 +11,7 @@ import torch
 
 from hybridsam_bridge import checks
 from hybridsam_bridge.backends import select
-from hybridsam_bridge.backends.base import Backend, Floats, Forward, Gradients, Options, Request, TensorBackend
+from hybridsam_bridge.backends.base import Backend, Floats, Forward, Gradients, Options, Request, TensorBackend, split
 from hybridsam_bridge.errors import SolveFailed, UnsupportedOperation
 from hybridsam_bridge.fields.base import Field, flatten, planned
 from hybridsam_bridge.fields.plan import Plan, Shape
@@ -168,12 +168,8 @@ class _Solve(torch.autograd.Function):
     def backward(ctx: Any, grad_ys: torch.Tensor) -> tuple[Any, ...]:
         gradients = ctx.engine.vjp(ctx.tape, _to_numpy(grad_ys).reshape(ctx.flat))
         _raise_failed_adjoint(gradients, ctx.batch)
-        values = [gradients.y0, gradients.ts, gradients.context]
-        start = 0
-        for like in ctx.likes[3:]:
-            end = start + math.prod(like.shape)
-            values.append(gradients.p[start:end])
-            start = end
+        sizes = [math.prod(like.shape) for like in ctx.likes[3:]]
+        values = (gradients.y0, gradients.ts, gradients.context, *split(gradients.p, sizes))
         grads = [
             _to_tensor(value, like) if needed else None
             for value, like, needed in zip(values, ctx.likes, ctx.needs_input_grad[1:], strict=True)
