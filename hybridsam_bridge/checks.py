@@ -111,7 +111,7 @@ def _check_y0(y0: Any, state_shape: Shape) -> tuple[Shape, np.ndarray]:
 
 def _check_ts(ts: Any) -> np.ndarray:
     _check_tensor("ts", ts)
-    if ts.ndim != 1 or len(ts) < 2:
+    if ts.ndim != 1 or ts.shape[0] < 2:
         raise InvalidInput(
             f"ts: needs at least two times in one dimension, the initial time first; got shape {tuple(ts.shape)}."
         )

@@ -94,21 +94,21 @@ def solve(
         linear=choice.linear,
     )
     batch = shaped.batch
-    shape = (*batch, len(shaped.ts), *plan.state_shape)
+    like_ys = _Like((*batch, len(shaped.ts), *plan.state_shape), y0.dtype, y0.device)
     if isinstance(engine, TensorBackend):
         size = math.prod(batch)
         contexts = y0.new_zeros(size, 0) if context is None else context.reshape(size, -1)
         ys, forward = engine.solve_tensors(plan, y0.reshape(size, -1), ts, contexts, flatten(parameters), options)
-        ys = ys.reshape(shape).to(dtype=y0.dtype, device=y0.device)
+        ys = ys.reshape(like_ys.shape).to(dtype=y0.dtype, device=y0.device)
     else:
         request = Request(shaped.y0, shaped.ts, shaped.context, _to_vector(parameters))
         if needs_grad:
-            call = _Call(engine, plan, request, options, batch, shape, [])
+            call = _Call(engine, plan, request, options, batch, like_ys, [])
             ys = _Solve.apply(call, *tensors)
             (forward,) = call.results
         else:  # autograd's bookkeeping would take as long as all the rest of a small call
             forward = engine.solve(plan, request, options)
-            ys = _to_tensor(forward.ys, _like(y0, shape))
+            ys = _to_tensor(forward.ys, like_ys)
     if on_failure == "raise":
         _raise_first_failure(forward, batch)
     stats = Stats(
@@ -145,7 +145,7 @@ class _Call(NamedTuple):
     request: Request
     options: Options
     batch: Shape
-    shape: Shape
+    like_ys: _Like
     results: list[Forward]
 
 
@@ -160,9 +160,8 @@ class _Solve(torch.autograd.Function):
         if result.tape is not None:
             result.tape.times = ctx.needs_input_grad[2]
         ctx.engine, ctx.batch, ctx.flat = call.engine, call.batch, result.ys.shape
-        ctx.likes = [None if x is None else _like(x, x.shape) for x in tensors]
-        y0 = ctx.likes[0]
-        return _to_tensor(result.ys, y0._replace(shape=call.shape))
+        ctx.likes = [None if x is None else _Like(x.shape, x.dtype, x.device) for x in tensors]
+        return _to_tensor(result.ys, call.like_ys)
 
     @staticmethod
     def backward(ctx: Any, grad_ys: torch.Tensor) -> tuple[Any, ...]:
@@ -208,10 +207,6 @@ def _to_vector(tensors: Sequence[torch.Tensor]) -> Floats:
     if not tensors:
         return np.zeros(0)
     return np.concatenate([_to_numpy(x).reshape(-1) for x in tensors])
-
-
-def _like(x: torch.Tensor, shape: Shape) -> _Like:
-    return _Like(shape, x.dtype, x.device)
 
 
 def _to_tensor(values: Floats, like: _Like) -> torch.Tensor:

@@ -30,9 +30,10 @@ class Arena:
         self.words: dict[type, NDArray] = {kind: np.frombuffer(self.map, dtype=kind) for kind in (np.float64, np.int64)}
         self.used = HEADER
 
-    def address(self, offset: int) -> int:
+    @property
+    def address(self) -> int:
         """Address in this process, for Julia inline."""
-        return int(self.cancel.ctypes.data) + offset
+        return int(self.cancel.ctypes.data)
 
     def unlink(self) -> None:
         """Remove the file's name; the memory lives until both processes let go of it."""

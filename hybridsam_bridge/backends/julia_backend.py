@@ -255,12 +255,12 @@ def _solve(link: Link, plan: Plan, registered: list[dict[str, Any]], request: Re
         seconds=0.0,
         tape=tape if options.adjoint != "none" else None,
         step_times=step_times,
-        extra=systems.handed_over(np.count_nonzero(gave_up), batch),
+        extra=systems.handed_over(int(np.count_nonzero(gave_up)), batch),
     )
 
 
 def _raise_interrupt(status: Ints) -> None:
-    if np.count_nonzero(status == _INTERRUPTED):
+    if np.count_nonzero(status) and (status == _INTERRUPTED).any():  # SUCCESS is 0
         raise KeyboardInterrupt
 
 
@@ -313,7 +313,8 @@ def _evaluate(link: Link, program: Program, name: str, inputs: dict[str, Any]) -
     arena = link.arena_for(needed(*(x.size for x in arrays.values()), *(int(np.prod(s)) for s in shapes.values())))
     outputs = {key: arena.reserve(shapes[key]) for key in out_names}
     given = tuple(
-        float(inputs[key]) if key in ("t", "tau") else (arena.place(arrays[key])[0], arrays[key].shape) for key in in_names
+        float(inputs[key]) if key in ("t", "tau") else (arena.place(arrays[key])[0], arrays[key].shape)
+        for key in in_names
     )
     call = {
         "plan": plan_key,
@@ -321,7 +322,7 @@ def _evaluate(link: Link, program: Program, name: str, inputs: dict[str, Any]) -
         "outputs": tuple((at, view.shape) for at, view in outputs.values()),
         "inputs": given,
     }
-    allocated = link.request("evaluate", call)
+    allocated = link.request("evaluate", (call,))
     results = {key: view.copy() for key, (_, view) in outputs.items()}
     if "J" in results:
         results["J"] = results["J"].T  # Julia writes columns first
