@@ -165,7 +165,7 @@ class _Solve(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_ys: torch.Tensor) -> tuple[Any, ...]:
-        gradients = ctx.engine.vjp(ctx.tape, _to_numpy(grad_ys).reshape(ctx.flat))
+        gradients = ctx.engine.vjp(ctx.tape, np.ascontiguousarray(_to_numpy(grad_ys)).reshape(ctx.flat))
         _raise_failed_adjoint(gradients, ctx.batch)
         sizes = [math.prod(like.shape) for like in ctx.likes[3:]]
         values = (gradients.y0, gradients.ts, gradients.context, *split(gradients.p, sizes))

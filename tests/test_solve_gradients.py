@@ -45,7 +45,8 @@ def test_each_tensor_gets_its_gradient(backend, with_context):
     expected = torch.autograd.grad((ys * weights).sum(), wanted)
     assert sol.ys.shape == (2, 4, 3, 2, 3)
     for tensor, gradient, exact in zip(wanted, found, expected, strict=True):
-        assert gradient.shape == tensor.shape and gradient.dtype == tensor.dtype
+        assert gradient.shape == tensor.shape
+        assert gradient.dtype == tensor.dtype
         # A hundred times the rtol of the solve and of SciPy's adjoint; float32 gradients hold seven digits.
         tolerance = 1e-5 if tensor.dtype == torch.float32 else 1e-7
         torch.testing.assert_close(gradient, exact, rtol=tolerance, atol=tolerance)

@@ -36,7 +36,7 @@ SOLVE, VJP = 1, 2
 # plan, method, adjoint, sizes (samples, times, forced steps), arrays, rtol, max_steps, tape_limit, time_limit, threads
 SOLVE_WORDS = struct.Struct("=q16s16s3q9qdqqdq")
 VJP_WORDS = struct.Struct("=q6qq")  # tape, arrays, threads
-ANSWER = struct.Struct("=B3q")  # 0, two results, nanoseconds in Julia; a pickle never starts with 0, 1, 2 or 3
+ANSWER = struct.Struct("=B3q")  # 0, two results, nanoseconds in Julia; a pickle never starts with 0, 1 or 2
 
 
 def hot(kind: int, released: deque[int], arguments: bytes) -> bytes:
@@ -83,7 +83,7 @@ class Engine:
         self.evaluate_code = boot(library)
         # The hot path avoids juliacall's call protocol, whose first use compiles for two seconds.
         self.entry = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(self._call("entry_pointer"))
-        self.map: mmap.mmap | None = None
+        self.map: mmap.mmap | None = None  # lives as long as the arena
         self.base = 0
         self.programs: dict[str, int] = {}  # by the part's key: equal structure is compiled once
 
