@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from hybridsam_bridge import checks
 from hybridsam_bridge.backends import select
-from hybridsam_bridge.backends.base import Backend, Forward, Gradients, Options, Request, TensorBackend
+from hybridsam_bridge.backends.base import Backend, Floats, Forward, Gradients, Options, Request, TensorBackend, split
 from hybridsam_bridge.errors import SolveFailed, UnsupportedOperation
-from hybridsam_bridge.fields.base import Field
-from hybridsam_bridge.fields.plan import Plan
+from hybridsam_bridge.fields.base import Field, flatten, planned
+from hybridsam_bridge.fields.plan import Plan, Shape
 from hybridsam_bridge.problem import Solution, Stats, Status
 
 
@@ -73,11 +74,12 @@ def solve(
     shaped = checks.check_solve(
         field, y0, ts, context, method, rtol, atol, adjoint, backend, max_steps, on_failure, time_limit, steps, linear
     )
-    plan, p = field.plan(shaped.context_shape)
+    plan, parameters = planned(field, shaped.context_shape)
     engine, why = select(backend, plan)
     choice = engine.choose(plan, method, adjoint, linear)
-    checks.check_output_shape(plan, shaped, p.device)
-    needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in (shaped.y0, shaped.ts, shaped.context, p))
+    checks.check_output_shape(plan, shaped, parameters[0].device if parameters else torch.device("cpu"))
+    tensors = (y0, ts, context, *parameters)
+    needs_grad = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
     if plan.mass is not None and ts.requires_grad:
         raise UnsupportedOperation("ts: a system with a mass matrix has no gradient for its output times; detach ts.")
     options = Options(
@@ -91,19 +93,24 @@ def solve(
         time_limit=shaped.time_limit,
         linear=choice.linear,
     )
-    if isinstance(engine, TensorBackend):
-        ys, forward = engine.solve_tensors(plan, shaped.y0, shaped.ts, shaped.context, p, options)
-    elif not needs_grad:  # autograd's bookkeeping would take as long as all the rest of a small call
-        forward = engine.solve(plan, _request(shaped.y0, shaped.ts, shaped.context, p), options)
-        ys = torch.from_numpy(forward.ys)
-    else:
-        call = _Call(engine, plan, options, shaped.batch)
-        ys = _Solve.apply(call, shaped.y0, shaped.ts, shaped.context, p)
-        forward = call.result()
-    if on_failure == "raise":
-        _raise_first_failure(forward, shaped.batch)
-    ys = ys.reshape(*shaped.batch, len(shaped.ts), *plan.state_shape).to(dtype=y0.dtype, device=y0.device)
     batch = shaped.batch
+    like_ys = _Like((*batch, len(shaped.ts), *plan.state_shape), y0.dtype, y0.device)
+    if isinstance(engine, TensorBackend):
+        size = math.prod(batch)
+        contexts = y0.new_zeros(size, 0) if context is None else context.reshape(size, -1)
+        ys, forward = engine.solve_tensors(plan, y0.reshape(size, -1), ts, contexts, flatten(parameters), options)
+        ys = ys.reshape(like_ys.shape).to(dtype=y0.dtype, device=y0.device)
+    else:
+        request = Request(shaped.y0, shaped.ts, shaped.context, _to_vector(parameters))
+        if needs_grad:
+            call = _Call(engine, plan, request, options, batch, like_ys, [])
+            ys = _Solve.apply(call, *tensors)
+            (forward,) = call.results
+        else:  # autograd's bookkeeping would take as long as all the rest of a small call
+            forward = engine.solve(plan, request, options)
+            ys = _to_tensor(forward.ys, like_ys)
+    if on_failure == "raise":
+        _raise_first_failure(forward, batch)
     stats = Stats(
         steps=forward.steps.reshape(batch),
         rejected=forward.rejected.reshape(batch),
@@ -118,47 +125,53 @@ def solve(
         tape_bytes=0 if forward.tape is None else forward.tape.nbytes,
         extra=forward.extra,
     )
-    status = torch.from_numpy(np.ascontiguousarray(forward.status)).reshape(batch)
+    status = torch.from_numpy(np.ascontiguousarray(forward.status).reshape(batch))
     return Solution(ys=ys, ts=ts, status=status, stats=stats, steps=forward.step_times)
 
 
-class _Call:
-    """What one solve hands to its autograd node besides tensors, and what the node hands back."""
+class _Like(NamedTuple):
+    """What a tensor is to look like."""
 
-    def __init__(self, engine: Backend, plan: Plan, options: Options, batch: tuple[int, ...]):
-        self.engine = engine
-        self.plan = plan
-        self.options = options
-        self.batch = batch
-        self.forward: Forward | None = None
+    shape: Shape
+    dtype: torch.dtype
+    device: torch.device
 
-    def result(self) -> Forward:
-        assert self.forward is not None, "apply runs the forward pass"
-        return self.forward
+
+class _Call(NamedTuple):
+    """What one solve hands to its autograd node besides tensors; ``results`` takes what the node hands back."""
+
+    engine: Backend
+    plan: Plan
+    request: Request
+    options: Options
+    batch: Shape
+    like_ys: _Like
+    results: list[Forward]
 
 
 class _Solve(torch.autograd.Function):
-    """ys (B, T, n) of y0 (B, n), ts (T,), context (B, nc) and p (P,), through a NumPy backend."""
+    """ys of y0, ts, context (or None) and the field's parameters, as the user gave them, through a NumPy backend."""
 
     @staticmethod
-    def forward(ctx: Any, call: _Call, *tensors: torch.Tensor) -> torch.Tensor:
-        result = call.engine.solve(call.plan, _request(*tensors), call.options)
-        call.forward = result
+    def forward(ctx: Any, call: _Call, *tensors: torch.Tensor | None) -> torch.Tensor:
+        result = call.engine.solve(call.plan, call.request, call.options)
+        call.results.append(result)
         ctx.tape = result.tape  # freed with ctx, also when backward never runs
         if result.tape is not None:
             result.tape.times = ctx.needs_input_grad[2]
-        ctx.engine, ctx.batch = call.engine, call.batch
-        ctx.places = [(x.dtype, x.device) for x in tensors]
-        return torch.from_numpy(result.ys).to(tensors[0].device)
+        ctx.engine, ctx.batch, ctx.flat = call.engine, call.batch, result.ys.shape
+        ctx.likes = [None if x is None else _Like(x.shape, x.dtype, x.device) for x in tensors]
+        return _to_tensor(result.ys, call.like_ys)
 
     @staticmethod
     def backward(ctx: Any, grad_ys: torch.Tensor) -> tuple[Any, ...]:
-        gradients = ctx.engine.vjp(ctx.tape, _to_numpy(grad_ys))
+        gradients = ctx.engine.vjp(ctx.tape, np.ascontiguousarray(_to_numpy(grad_ys)).reshape(ctx.flat))
         _raise_failed_adjoint(gradients, ctx.batch)
-        values = (gradients.y0, gradients.ts, gradients.context, gradients.p)
+        sizes = [math.prod(like.shape) for like in ctx.likes[3:]]
+        values = (gradients.y0, gradients.ts, gradients.context, *split(gradients.p, sizes))
         grads = [
-            torch.from_numpy(value).to(dtype=dtype, device=device) if needed else None
-            for value, (dtype, device), needed in zip(values, ctx.places, ctx.needs_input_grad[1:], strict=True)
+            _to_tensor(value, like) if needed else None
+            for value, like, needed in zip(values, ctx.likes, ctx.needs_input_grad[1:], strict=True)
         ]
         if torch.is_grad_enabled():  # create_graph: what comes out must not pass for a constant
             anchor = torch.zeros((), requires_grad=True)
@@ -182,14 +195,23 @@ class _Once(torch.autograd.Function):
         )
 
 
-def _request(*tensors: torch.Tensor) -> Request:
-    return Request(*(_to_numpy(x) for x in tensors))
+def _to_numpy(x: torch.Tensor) -> Floats:
+    """float64 values, on the CPU."""
+    if x.dtype is not torch.float64:
+        x = x.detach().to(torch.float64)
+    return x.numpy(force=True)
 
 
-def _to_numpy(x: torch.Tensor) -> np.ndarray:
-    if x.dtype is not torch.float64 or x.device.type != "cpu":
-        x = x.to(device="cpu", dtype=torch.float64)
-    return np.ascontiguousarray(x.detach().numpy())
+def _to_vector(tensors: Sequence[torch.Tensor]) -> Floats:
+    """As ``flatten``, without the graph."""
+    if not tensors:
+        return np.zeros(0)
+    return np.concatenate([_to_numpy(x).reshape(-1) for x in tensors])
+
+
+def _to_tensor(values: Floats, like: _Like) -> torch.Tensor:
+    out = torch.from_numpy(values.reshape(like.shape))
+    return out if like.dtype is torch.float64 and like.device.type == "cpu" else out.to(like.device, like.dtype)
 
 
 def _where(batch: tuple[int, ...], flat: int) -> tuple[tuple[int, ...], str]:
@@ -198,9 +220,9 @@ def _where(batch: tuple[int, ...], flat: int) -> tuple[tuple[int, ...], str]:
 
 
 def _raise_first_failure(forward: Forward, batch: tuple[int, ...]) -> None:
-    bad = np.flatnonzero(forward.status)  # SUCCESS is 0
-    if not len(bad):
+    if not np.count_nonzero(forward.status):  # SUCCESS is 0
         return
+    bad = np.flatnonzero(forward.status)
     status = Status(int(forward.status[bad[0]]))
     sample, name = _where(batch, int(bad[0]))
     time = float(forward.reached[bad[0]])
@@ -215,9 +237,9 @@ def _raise_first_failure(forward: Forward, batch: tuple[int, ...]) -> None:
 
 
 def _raise_failed_adjoint(gradients: Gradients, batch: tuple[int, ...]) -> None:
-    bad = np.flatnonzero(gradients.status)
-    if not len(bad):
+    if not np.count_nonzero(gradients.status):
         return
+    bad = np.flatnonzero(gradients.status)
     status = Status(int(gradients.status[bad[0]]))
     sample, name = _where(batch, int(bad[0]))
     time = float(gradients.reached[bad[0]])

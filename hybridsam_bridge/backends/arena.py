@@ -7,6 +7,7 @@ import math
 import mmap
 import os
 import tempfile
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +30,10 @@ class Arena:
         self.words: dict[type, NDArray] = {kind: np.frombuffer(self.map, dtype=kind) for kind in (np.float64, np.int64)}
         self.used = HEADER
 
-    def address(self, offset: int) -> int:
+    @property
+    def address(self) -> int:
         """Address in this process, for Julia inline."""
-        return int(self.cancel.ctypes.data) + offset
+        return int(self.cancel.ctypes.data)
 
     def unlink(self) -> None:
         """Remove the file's name; the memory lives until both processes let go of it."""
@@ -42,11 +44,12 @@ class Arena:
         self.used = HEADER
         self.cancel[0] = 0
 
-    def place(self, array: NDArray) -> int:
-        """Copy an array of 8-byte numbers in; returns its offset."""
-        offset, view = self.reserve(array.shape, array.dtype.type)
-        view[...] = array
-        return offset
+    def place(self, *arrays: NDArray) -> list[int]:
+        """Copy arrays of float64 (or of int64) in, one behind the other; returns their offsets."""
+        sizes = [array.size for array in arrays]
+        offset, view = self.reserve((sum(sizes),), arrays[0].dtype.type)
+        np.concatenate([array.reshape(-1) for array in arrays], out=view)
+        return offsets(offset, sizes)
 
     def reserve(self, shape: tuple[int, ...], kind: type = np.float64) -> tuple[int, NDArray]:
         """Room for an array of that shape, of float64 or int64: its offset and a view."""
@@ -56,6 +59,15 @@ class Arena:
             raise MemoryError("the request is larger than the arena that was sized for it")
         self.used = -(-end // _ALIGN) * _ALIGN
         return offset, self.words[kind][offset >> 3 : end >> 3].reshape(shape)
+
+
+def offsets(first: int, sizes: Iterable[int]) -> list[int]:
+    """Offsets of arrays of that many 8-byte numbers that lie one behind the other."""
+    out = []
+    for size in sizes:
+        out.append(first)
+        first += 8 * size
+    return out
 
 
 def needed(*counts: int) -> int:

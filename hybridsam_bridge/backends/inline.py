@@ -58,9 +58,6 @@ class Inline:
     def request(self, name: str, payload: Any) -> Any:
         """Run a request of plain data at once."""
         assert self.engine is not None, "started by the caller"
-        if name == "evaluate":
-            assert self.arena is not None, "asked for before what lies in it"
-            payload = (runtime.in_place(self.arena.address, payload),)
         with _failures(name):
             return getattr(self.engine, name)(*payload)
 
@@ -69,16 +66,16 @@ class Inline:
     ) -> tuple[int, int, int]:
         """Run a request of the hot path (see runtime.py) on the arena; Julia keeps the time limit."""
         assert self.engine is not None, "started by the caller"
-        assert self.arena is not None, "asked for before the arguments were placed"
-        released = [self.released.popleft() for _ in range(len(self.released))]
         with _failures(name):
-            return self.engine.run(runtime.hot(kind, released, arguments), self.arena.address(0))
+            return self.engine.run(runtime.hot(kind, self.released, arguments))
 
     def arena_for(self, size: int) -> Arena:
         """An empty arena of at least ``size`` bytes."""
         if self.arena is None or self.arena.capacity < size:
+            assert self.engine is not None, "started by the caller"
             self.arena = Arena(size)
             self.arena.unlink()
+            self.engine.base = self.arena.address
         self.arena.reset()
         return self.arena
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,7 @@ import numpy as np
 from hybridsam_bridge import methods
 from hybridsam_bridge.backends import linear as systems
 from hybridsam_bridge.backends import locate, parts, worker
-from hybridsam_bridge.backends.arena import Arena, needed
+from hybridsam_bridge.backends.arena import Arena, needed, offsets
 from hybridsam_bridge.backends.base import (
     Availability,
     Backend,
@@ -22,9 +20,11 @@ from hybridsam_bridge.backends.base import (
     Floats,
     Forward,
     Gradients,
+    Ints,
     Options,
     Request,
     Tape,
+    split,
 )
 from hybridsam_bridge.backends.inline import Inline
 from hybridsam_bridge.backends.runtime import SOLVE, SOLVE_WORDS, VJP, VJP_WORDS
@@ -53,14 +53,12 @@ def _link() -> Link:
     return _inline if settings().runtime == "inline" else worker.worker()
 
 
-@contextlib.contextmanager
-def _running() -> Iterator[Link]:
-    """The started runtime, under the lock."""
-    with _lock:
-        link = _link()
-        if not link.running:
-            link.start()
-        yield link
+def _started() -> Link:
+    """The started runtime, for one who holds the lock."""
+    link = _link()
+    if not link.running:
+        link.start()
+    return link
 
 
 class JuliaTape(Tape):
@@ -140,7 +138,8 @@ class JuliaBackend(Backend):
             )
         registered = parts.describe(plan)  # traces; may refuse, before anything starts
         began = time.perf_counter()
-        with _running() as link:
+        with _lock:
+            link = _started()
             try:
                 forward = _solve(link, plan, registered, request, options)
             except worker.WorkerDied:
@@ -151,7 +150,8 @@ class JuliaBackend(Backend):
     def vjp(self, tape: Tape, grad_ys: Floats) -> Gradients:
         assert isinstance(tape, JuliaTape), "a tape of this backend"
         began = time.perf_counter()
-        with _running() as link:
+        with _lock:
+            link = _started()
             if not tape.key or link is not tape.link or link.generation != tape.generation:
                 raise BackendCrashed(
                     "The forward solve's tape is gone (the Julia worker was restarted, or the tape was released): run "
@@ -172,13 +172,13 @@ class JuliaBackend(Backend):
 
         Returns its outputs, accumulated from zero, and under "allocated" the bytes that a second call took.
         """
-        with _running() as link:
-            return _evaluate(link, program, name, inputs)
+        with _lock:
+            return _evaluate(_started(), program, name, inputs)
 
     def versions(self) -> dict[str, str]:
         """Versions of Julia and its packages; starts Julia."""
-        with _running() as link:
-            return link.request("versions", ())
+        with _lock:
+            return _started().request("versions", ())
 
 
 def _keeps_stages(method: str) -> bool:
@@ -212,11 +212,9 @@ def _solve(link: Link, plan: Plan, registered: list[dict[str, Any]], request: Re
     plan_key = _register(link, plan, registered, options.linear)
     forced = None if options.steps is None else np.concatenate(options.steps)
     extra = 0 if forced is None else len(forced)
-    arena = link.arena_for(
-        needed(request.y0.size, times, request.context.size, request.p.size, n, extra, batch + 1)
-        + needed(batch * times * n, 7 * batch)
-    )
-    places = [arena.place(x) for x in (request.y0, request.ts, request.context, request.p, options.atol)]
+    numbers = (request.y0, request.ts, request.context, request.p, options.atol)
+    arena = link.arena_for(needed(sum(x.size for x in numbers), extra, batch + 1, batch * times * n, 7 * batch))
+    places = arena.place(*numbers)
     places += [-1, -1] if options.steps is None or forced is None else _place_steps(arena, options.steps, forced)
     ys_at, ys = arena.reserve((batch, times, n))
     table_at, table = arena.reserve((batch, 7), np.int64)
@@ -245,8 +243,7 @@ def _solve(link: Link, plan: Plan, registered: list[dict[str, Any]], request: Re
     tape = JuliaTape(link, key, nbytes, (batch, times, n), plan, options.time_limit) if key else None
     step_times = link.request("step_times", (key,)) if options.record_steps and key else None
     status, steps, rejected, f, jac, reached, gave_up = table.T.copy()
-    if (status == _INTERRUPTED).any():
-        raise KeyboardInterrupt
+    _raise_interrupt(status)
     return Forward(
         ys=ys.copy(),
         status=status,
@@ -258,8 +255,13 @@ def _solve(link: Link, plan: Plan, registered: list[dict[str, Any]], request: Re
         seconds=0.0,
         tape=tape if options.adjoint != "none" else None,
         step_times=step_times,
-        extra=systems.handed_over(int(gave_up.sum()), batch),
+        extra=systems.handed_over(int(np.count_nonzero(gave_up)), batch),
     )
+
+
+def _raise_interrupt(status: Ints) -> None:
+    if np.count_nonzero(status) and (status == _INTERRUPTED).any():  # SUCCESS is 0
+        raise KeyboardInterrupt
 
 
 def _load_implicit(link: Link) -> None:
@@ -270,28 +272,35 @@ def _load_implicit(link: Link) -> None:
 
 
 def _place_steps(arena: Arena, steps: tuple[Floats, ...], forced: Floats) -> list[int]:
-    offsets = np.concatenate([[0], np.cumsum([len(row) for row in steps])]).astype(np.int64)
-    return [arena.place(forced), arena.place(offsets)]
+    starts = np.concatenate([[0], np.cumsum([len(row) for row in steps])]).astype(np.int64)
+    return arena.place(forced) + arena.place(starts)
 
 
 def _vjp(link: Link, tape: JuliaTape, grad_ys: Floats) -> Gradients:
     global _spent
     batch, times, n = tape.shape
     plan = tape.plan
-    arena = link.arena_for(needed(grad_ys.size, batch * n, times, batch * plan.nc, plan.n_params, 2 * batch))
+    sizes = (times if tape.times else 0, batch * n, batch * plan.nc, plan.n_params)
+    arena = link.arena_for(needed(grad_ys.size, sum(sizes), 2 * batch))
     given = arena.place(grad_ys)
-    shapes = ((batch, n), (times,), (batch, plan.nc), (plan.n_params,))
-    places = [arena.reserve(shape) for shape in shapes]
-    if not tape.times:
-        places[1] = (-1, np.zeros(times))
+    begin, view = arena.reserve((sum(sizes),))
+    ts_at, y0_at, context_at, p_at = offsets(begin, sizes)
     report_at, report = arena.reserve((batch, 2), np.int64)
-    arguments = VJP_WORDS.pack(tape.key, given, *(at for at, _ in places), report_at, link.lanes)
+    arguments = VJP_WORDS.pack(
+        tape.key, *given, y0_at, ts_at if tape.times else -1, context_at, p_at, report_at, link.lanes
+    )
     _spent += link.run(VJP, arguments, "vjp", tape.time_limit, batch)[2]
     status, reached = report.T.copy()
-    if (status == _INTERRUPTED).any():
-        raise KeyboardInterrupt
-    y0, ts, context, p = (view.copy() for _, view in places)
-    return Gradients(y0=y0, ts=ts, context=context, p=p, status=status, reached=reached.view(np.float64))
+    _raise_interrupt(status)
+    ts, y0, context, p = split(view.copy(), sizes)
+    return Gradients(
+        y0=y0.reshape(batch, n),
+        ts=ts if tape.times else np.zeros(times),
+        context=context.reshape(batch, plan.nc),
+        p=p,
+        status=status,
+        reached=reached.view(np.float64),
+    )
 
 
 def _evaluate(link: Link, program: Program, name: str, inputs: dict[str, Any]) -> dict[str, Floats]:
@@ -304,7 +313,8 @@ def _evaluate(link: Link, program: Program, name: str, inputs: dict[str, Any]) -
     arena = link.arena_for(needed(*(x.size for x in arrays.values()), *(int(np.prod(s)) for s in shapes.values())))
     outputs = {key: arena.reserve(shapes[key]) for key in out_names}
     given = tuple(
-        float(inputs[key]) if key in ("t", "tau") else (arena.place(arrays[key]), arrays[key].shape) for key in in_names
+        float(inputs[key]) if key in ("t", "tau") else (arena.place(arrays[key])[0], arrays[key].shape)
+        for key in in_names
     )
     call = {
         "plan": plan_key,
@@ -312,7 +322,7 @@ def _evaluate(link: Link, program: Program, name: str, inputs: dict[str, Any]) -
         "outputs": tuple((at, view.shape) for at, view in outputs.values()),
         "inputs": given,
     }
-    allocated = link.request("evaluate", call)
+    allocated = link.request("evaluate", (call,))
     results = {key: view.copy() for key, (_, view) in outputs.items()}
     if "J" in results:
         results["J"] = results["J"].T  # Julia writes columns first

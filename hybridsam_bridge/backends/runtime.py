@@ -15,6 +15,7 @@ import select
 import struct
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from multiprocessing.connection import Client, Connection, wait
 from typing import Any
@@ -31,16 +32,17 @@ CROWDED, CALM = 3e-4, 0.05  # seconds away from the core that tell of others, an
 
 # The hot path: int64 words, read by `entry` in julia/src/api.jl. Kind of request, number of tapes to free, their keys,
 # then the arguments; arrays are offsets into the arena, negative for none.
-SOLVE, VJP, FREE = 1, 2, 3
+SOLVE, VJP = 1, 2
 # plan, method, adjoint, sizes (samples, times, forced steps), arrays, rtol, max_steps, tape_limit, time_limit, threads
 SOLVE_WORDS = struct.Struct("=q16s16s3q9qdqqdq")
 VJP_WORDS = struct.Struct("=q6qq")  # tape, arrays, threads
-ANSWER = struct.Struct("=B3q")  # 0, two results, nanoseconds in Julia; a pickle never starts with 0, 1, 2 or 3
+ANSWER = struct.Struct("=B3q")  # 0, two results, nanoseconds in Julia; a pickle never starts with 0, 1 or 2
 
 
-def hot(kind: int, released: list[int], arguments: bytes = b"") -> bytes:
-    """The message of a request of the hot path."""
-    return struct.pack(f"={2 + len(released)}q", kind, len(released), *released) + arguments
+def hot(kind: int, released: deque[int], arguments: bytes) -> bytes:
+    """The message of a request of the hot path, which also frees the tapes in ``released`` and empties it."""
+    keys = [released.popleft() for _ in range(len(released))]  # finalizers may add to it meanwhile
+    return struct.pack(f"={2 + len(keys)}q", kind, len(keys), *keys) + arguments
 
 
 def boot(library: str) -> Callable[[str], Any]:
@@ -75,24 +77,32 @@ class EngineError(Exception):
 
 
 class Engine:
-    """Requests on the Julia module; every argument is plain data, arrays are addresses in this process."""
+    """Requests on the Julia module; every argument is plain data, arrays are offsets into the arena at ``base``."""
 
     def __init__(self, library: str):
         self.evaluate_code = boot(library)
         # The hot path avoids juliacall's call protocol, whose first use compiles for two seconds.
         self.entry = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(self._call("entry_pointer"))
+        self.map: mmap.mmap | None = None  # lives as long as the arena
+        self.base = 0
         self.programs: dict[str, int] = {}  # by the part's key: equal structure is compiled once
 
     def _call(self, name: str, *arguments: Any) -> Any:
         return self.evaluate_code(f"HybridSAMBridge.{name}({', '.join(literal(x) for x in arguments)})")
 
-    def run(self, message: bytes, base: int) -> tuple[int, int, int]:
-        """Run a request of the hot path on the arena at ``base``. Returns two results (a solve's: its tape's key, 0 for
-        none, and its bytes) and nanoseconds in Julia.
+    def arena(self, path: str, size: int) -> None:
+        """Take the parent's file as the arena."""
+        with open(path, "r+b") as file:
+            self.map = mmap.mmap(file.fileno(), size)
+        self.base = int(np.frombuffer(self.map, dtype=np.uint8).ctypes.data)
+
+    def run(self, message: bytes) -> tuple[int, int, int]:
+        """Run a request of the hot path. Returns two results (a solve's: its tape's key, 0 for none, and its bytes) and
+        nanoseconds in Julia.
         """
         words = (ctypes.c_int64 * (len(message) >> 3)).from_buffer_copy(message)
         began = time.perf_counter_ns()
-        code = self.entry(ctypes.addressof(words), base)
+        code = self.entry(ctypes.addressof(words), self.base)
         spent = time.perf_counter_ns() - began
         if code:
             message_of = str(self.evaluate_code("HybridSAMBridge.LAST_ERROR[]"))
@@ -155,12 +165,12 @@ class Engine:
 
     def evaluate(self, call: dict[str, Any]) -> int:
         """One function of a plan's first part on given inputs, for tests. Returns the bytes a second call took."""
+        outputs = [(self.base + at, shape) for at, shape in call["outputs"]]
         inputs = "".join(
-            (repr(float(item)) if isinstance(item, float) else literal(item)) + "," for item in call["inputs"]
+            (repr(item) if isinstance(item, float) else literal((self.base + item[0], item[1]))) + ","
+            for item in call["inputs"]
         )
-        code = (
-            f"HybridSAMBridge.evaluate({call['plan']}, {literal(call['name'])}, {literal(call['outputs'])}, ({inputs}))"
-        )
+        code = f"HybridSAMBridge.evaluate({call['plan']}, {literal(call['name'])}, {literal(outputs)}, ({inputs}))"
         return int(self.evaluate_code(code))
 
     def versions(self) -> dict[str, str]:
@@ -199,26 +209,6 @@ def describe(error: BaseException) -> tuple[str, str]:
     return "python", f"{type(error).__name__}: {error}"
 
 
-class _Arena:
-    """Shared memory by a mapped file; ``address`` turns offsets into addresses of this process."""
-
-    def __init__(self, path: str, size: int):
-        with open(path, "r+b") as file:
-            self.map = mmap.mmap(file.fileno(), size)
-        self.base = int(np.frombuffer(self.map, dtype=np.uint8).ctypes.data)
-
-    def address(self, offset: int) -> int:
-        return self.base + offset
-
-
-def in_place(address: Callable[[int], int], call: dict[str, Any]) -> dict[str, Any]:
-    """The call with (offset, shape) pairs turned into (address, shape)."""
-    out = dict(call)
-    for key in ("outputs", "inputs"):
-        out[key] = tuple((address(item[0]), item[1]) if isinstance(item, tuple) else item for item in out[key])
-    return out
-
-
 def readiness(connection: Connection) -> Callable[[float | None, float], bool]:
     """A function of seconds (None: no limit), and of those to spin, that waits and tells whether there is something to
     read.
@@ -251,7 +241,6 @@ def readiness(connection: Connection) -> Callable[[float | None, float], bool]:
 
 def serve(connection: Connection, engine: Engine, parent: int) -> None:
     """Answer requests until the parent closes the connection or dies."""
-    arena: _Arena | None = None
     ready = readiness(connection)
     while True:
         while not ready(2.0, SPIN):
@@ -262,21 +251,11 @@ def serve(connection: Connection, engine: Engine, parent: int) -> None:
         except (EOFError, ConnectionResetError):
             return
         try:
-            if message[0] in (SOLVE, VJP, FREE):
-                answer = ANSWER.pack(0, *engine.run(message, 0 if arena is None else arena.address(0)))
+            if message[0] in (SOLVE, VJP):
+                answer = ANSWER.pack(0, *engine.run(message))
             else:
                 name, payload = pickle.loads(message)
-                result: Any = None
-                if name == "arena":
-                    arena = _Arena(*payload)
-                elif name == "evaluate":
-                    assert arena is not None, "the arena is sent before what lies in it"
-                    result = engine.evaluate(in_place(arena.address, payload))
-                elif name == "exit":
-                    return
-                else:
-                    result = getattr(engine, name)(*payload)
-                answer = pickle.dumps(("ok", result))
+                answer = pickle.dumps(("ok", getattr(engine, name)(*payload)))
         except BaseException as error:  # the parent raises it in its own terms
             answer = pickle.dumps(describe(error))
         connection.send_bytes(answer)

@@ -89,11 +89,10 @@ class Worker:
         """A request of the hot path (see runtime.py) on the arena; its results. Raises as ``request`` does, after
         stopping the solve.
         """
-        released = [self.released.popleft() for _ in range(len(self.released))]
         # Julia keeps the limit itself; only a model that never returns is ended from here.
         deadline = None if time_limit is None else time.monotonic() + time_limit + GRACE
         answer: tuple[int, int, int] = self._exchange(
-            hot(kind, released, arguments), name, deadline, SPIN if samples < _CORES else SHORT_SPIN
+            hot(kind, self.released, arguments), name, deadline, SPIN if samples < _CORES else SHORT_SPIN
         )
         return answer
 

@@ -43,34 +43,40 @@ class Field(nn.Module):
         The plan is kept until the module's structure, buffers or plain attributes change. The vector is
         connected to the parameters' graph.
         """
-        marks, owned = _fingerprint(self)
-        mass = None if isinstance(self.mass_matrix, torch.Tensor) else str(self.mass_matrix)
-        stamp = (self.state_shape, context_shape, mass, marks)
-        cached: _Cached | None = self.__dict__.get("_hsb_plan")
-        if cached is not None and cached.stamp == stamp and cached.owned == owned and cached.values is not None:
-            return cached.plan, _flatten(cached.values)
-        pairs = self.parts(context_shape)
-        values = [value for _, own in pairs for value in own]
-        if cached is None or cached.stamp != stamp:
-            plan = Plan(
-                [part for part, _ in pairs],
-                tuple(self.state_shape),
-                context_shape,
-                type(self).__name__,
-                mass=mass_entries(self.mass_matrix, self.state_shape),
-                stops=jump_times(self),
-            )
-        else:
-            plan = cached.plan
-        # Values that are computed from others must be computed anew each time.
-        kept = values if all(id(value) in owned for value in values) else None
-        self.__dict__["_hsb_plan"] = _Cached(stamp, plan, owned, kept)
-        return plan, _flatten(values)
+        plan, values = planned(self, context_shape)
+        return plan, flatten(values)
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
         state.pop("_hsb_plan", None)  # holds closures and compiled programs: rebuilt on demand
         return state
+
+
+def planned(field: Field, context_shape: Shape | None) -> tuple[Plan, list[torch.Tensor]]:
+    """As ``Field.plan``, with the parameters one by one as they are: ``flatten`` makes the vector of them."""
+    marks, owned = _fingerprint(field)
+    mass = None if isinstance(field.mass_matrix, torch.Tensor) else str(field.mass_matrix)
+    stamp = (field.state_shape, context_shape, mass, marks)
+    cached: _Cached | None = field.__dict__.get("_hsb_plan")
+    if cached is not None and cached.stamp == stamp and cached.owned == owned and cached.values is not None:
+        return cached.plan, cached.values
+    pairs = field.parts(context_shape)
+    values = [value for _, own in pairs for value in own]
+    if cached is None or cached.stamp != stamp:
+        plan = Plan(
+            [part for part, _ in pairs],
+            tuple(field.state_shape),
+            context_shape,
+            type(field).__name__,
+            mass=mass_entries(field.mass_matrix, field.state_shape),
+            stops=jump_times(field),
+        )
+    else:
+        plan = cached.plan
+    # Values that are computed from others must be computed anew each time.
+    kept = values if all(id(value) in owned for value in values) else None
+    field.__dict__["_hsb_plan"] = _Cached(stamp, plan, owned, kept)
+    return plan, values
 
 
 class VectorField(Field):
@@ -125,7 +131,8 @@ class _Cached:
     values: list[torch.Tensor] | None
 
 
-def _flatten(values: list[torch.Tensor]) -> torch.Tensor:
+def flatten(values: list[torch.Tensor]) -> torch.Tensor:
+    """Parameters as one float64 vector (P,), connected to their graphs."""
     if not values:
         return torch.zeros(0, dtype=torch.float64)
     return torch.cat([v.reshape(-1).to(torch.float64) for v in values])

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 
 from hybridsam_bridge.errors import InvalidInput, UnsupportedOperation
-from hybridsam_bridge.fields.base import Field, _flatten
+from hybridsam_bridge.fields.base import Field, flatten
 from hybridsam_bridge.fields.hybrid import Additive, Pair
 from hybridsam_bridge.fields.plan import Plan, Shape
 
@@ -62,7 +62,7 @@ def _evaluate(
             f"{type(field).__name__} has Julia source, which is evaluated only inside a solve; write that part as an "
             "hsb.VectorField to use it here."
         )
-    p = _flatten([value for _, values in pairs for value in values])
+    p = flatten([value for _, values in pairs for value in values])
     flat = ys.reshape(-1, len(ts), plan.n).double()
     c = flat.new_zeros(len(flat), 0) if context is None else context.reshape(len(flat), -1).double()
     over_time = torch.func.vmap(plan, in_dims=(0, 0, None, None))
