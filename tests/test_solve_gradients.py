@@ -50,3 +50,20 @@ def test_each_tensor_gets_its_gradient(backend, with_context):
         # A hundred times the rtol of the solve and of SciPy's adjoint; float32 gradients hold seven digits.
         tolerance = 1e-5 if tensor.dtype == torch.float32 else 1e-7
         torch.testing.assert_close(gradient, exact, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("backend", ["scipy", pytest.param("julia", marks=pytest.mark.julia)])
+def test_arguments_may_change_before_the_backward_pass(backend):
+    """A buffer that the caller fills anew for the next batch: gradients belong to what was solved."""
+    field = Rates()
+    y0, context, ts = torch.ones(2, 3).double(), torch.full((3,), 0.1).double(), torch.tensor([0.0, 1.0]).double()
+
+    def gradients(change: bool) -> tuple[torch.Tensor, ...]:
+        start, given, times = y0.clone(), context.clone(), ts.clone()
+        sol = hsb.solve(field, start, times, given, backend=backend, rtol=1e-8, atol=1e-10)
+        if change:
+            start.fill_(7.0), given.fill_(3.0), times.mul_(2.0)
+        return torch.autograd.grad(sol.ys.sum(), [field.a, field.b])
+
+    for found, expected in zip(gradients(True), gradients(False), strict=True):
+        assert torch.equal(found, expected)

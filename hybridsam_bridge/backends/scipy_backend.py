@@ -39,7 +39,8 @@ class SciPyTape(Tape):
     """The interpolants of every sample and what they were solved with."""
 
     def __init__(self, plan: Plan, request: Request, options: Options, paths: list[Path]):
-        self.plan, self.request, self.options = plan, request, options
+        # Copies: the caller may fill y0, ts and context anew before the backward pass.
+        self.plan, self.request, self.options = plan, Request(*map(np.array, request)), options
         self.paths: list[Path] | None = paths
         n = request.y0.shape[1]
         self.nbytes = sum(path.steps for path in paths) * (5 * n + 2) * 8  # about: cubic to quintic pieces

@@ -130,9 +130,9 @@ const LAST_ERROR = Ref("")
 """
     entry(request, base) -> Int64
 
-Run a request of the hot path: int64 words at the address `request`. They are: what to do (1 solve, 2 vjp, 3 nothing
-more), how many tapes to free and which, and the arguments, as runtime.py packs them: arrays as offsets from `base`
-(negative: none), method and adjoint as 16 bytes of text. Results replace the first words. Returns 0, 1 for an error of
+Run a request of the hot path: int64 words at the address `request`. They are: what to do (1 solve, 2 vjp), how
+many tapes to free and which, and the arguments, as runtime.py packs them: arrays as offsets from `base` (negative:
+none), method and adjoint as 16 bytes of text. Results replace the first words. Returns 0, 1 for an error of
 the user's source, 2 for any other; `LAST_ERROR` has the message.
 """
 function entry(request::Int64, base::Int64)::Int64
@@ -145,12 +145,11 @@ function entry(request::Int64, base::Int64)::Int64
         for i in 1:freed
             delete!(TAPES, unsafe_load(words, 2 + i))
         end
-        kind = unsafe_load(words, 1)
         key, size = 0, 0
-        if kind == 1
+        if unsafe_load(words, 1) == 1
             key, size = solve(x(1), text(2), text(4), (x(6), x(7), x(8)), ntuple(i -> at(8 + i), 9), number(x(18)),
                               x(19), x(20), number(x(21)), base, lanes(x(22)))
-        elseif kind == 2
+        else
             vjp(x(1), ntuple(i -> at(1 + i), 6), base, lanes(x(8)))
         end
         unsafe_store!(words, key, 1)
