@@ -166,7 +166,7 @@ function factor!(s::KrylovSystem, m::Model, r::Float64)
     bands = s.ordered.bands
     bands === nothing || gather!(s.matrix, s.E.nzval, bands.matrix.source)
     scale!(s)
-    (s.precise ? prepare_levels!(s.double, s) : prepare_levels!(s.single, s)) || give_up!(s)
+    (!s.precise && prepare_levels!(s.single, s)) || take_double!(s) || give_up!(s)
     return !s.gave_up || factor!(s.direct, m, r)
 end
 
@@ -223,7 +223,7 @@ function pass!(solution::V, s::KrylovSystem, k::Inner, transposed::Bool, share::
     k.slow |= s.iterations > SLOW_ITERATIONS
     copyto!(s.correction, k.correction)
     left = residual!(s.image, s, s.correction, transposed)
-    left <= max(POOR_SHARE, 2expected) * before || take_double!(s)     # NaN too
+    left <= max(POOR_SHARE, 2expected) * before || s.precise || take_double!(s)     # NaN too
     left < before || return before
     axpy!(1.0, s.correction, solution)
     copyto!(s.rhs, s.image)
@@ -251,13 +251,11 @@ function residual!(y::V, s::KrylovSystem, x::V, transposed::Bool)
     return norm(y)
 end
 
-"From here to the end of the solve, double precision."
+"Double precision from here to the end of the solve. False where E has no incomplete LU."
 function take_double!(s::KrylovSystem)
-    s.precise && return nothing
     s.precise = true
     s.double === nothing && (s.double = Inner{Float64}(s.ordered, length(s.x)))
-    prepare_levels!(s.double, s)
-    return nothing
+    return prepare_levels!(s.double::Inner{Float64}, s)
 end
 
 function solve_directly!(x, s::KrylovSystem, transposed::Bool)

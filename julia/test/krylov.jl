@@ -170,6 +170,14 @@ end
     @test !system.precise
 end
 
+@testset "double precision where numbers are too large for single" begin
+    system, _ = factored(1e39 * MIXED, 5e39)
+    b = randn(size(MIXED, 1))
+    x = solved(system, 1e39 * b)
+    @test norm(5x - MIXED * x - b) <= 3e-9 * norm(b)
+    @test system.precise && !system.gave_up
+end
+
 @testset "results do not depend on what was solved before" begin
     b = randn(size(MIXED, 1))
     system, m = factored(MIXED, 5.0)
