@@ -26,14 +26,14 @@ ALPHA, BETA, DELTA, GAMMA, OMEGA = 1.0, 1.0, 0.3, 0.3, 1.2
 START = {"alpha": 0.2, "delta": 0.05}
 ABOUT = """\
 x'' + δ x' + α x + β x³ = γ cos ωt with α = 1, β = 1, δ = 0.3, γ = 0.3, ω = 1.2. The equations know the damping, the
-linear spring and the forcing; α starts at 0.2 and δ at 0.05. The cubic spring is missing: a network 2-32-32-2 (tanh) of
-(x, x') is added to both derivatives. No published settings are known; the numbers are ours, a hardening spring in its
-regular (not chaotic) regime, and the sizes are the pendulum's: 25 sequences each to train, validate and test on, t in
-[0, 20) in steps of 0.5, initial states of random direction and radius U(0.5, 1.5), no noise. Training on windows of ten
-points, the forcing's phase given with each; 600 steps of batches of 25, Adam with the pendulum's learning rates. A
-network can take any part of the linear spring along with the cubic one, so α is harder to find here than a parameter of
-a nonlinear term. θ error is the mean of |α - true| and |δ - true|; prediction error the mean squared error of whole
-test sequences."""
+linear spring and the forcing; α starts at 0.2 and δ at 0.05. The cubic spring is missing: a network 2-32-32-2
+(tanh) of (x, x') is added to both derivatives. No published settings are known; the numbers are ours, a hardening
+spring in its regular (not chaotic) regime, and the sizes are the pendulum's: 25 sequences each to train, validate
+and test on, t in [0, 20) in steps of 0.5, initial states of random direction and radius U(0.5, 1.5), no noise.
+Training on windows of ten points, the forcing's phase given with each; 600 steps of batches of 25, Adam with 3e-3
+for the network, 2e-2 for α and δ. A network can take any part of the linear spring along with the cubic one, so α
+is harder to find here than a parameter of a nonlinear term. θ error is the mean of |α - true| and |δ - true|;
+prediction error the mean squared error of whole test sequences."""
 
 
 class Duffing(VectorField):

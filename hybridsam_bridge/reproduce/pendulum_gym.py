@@ -32,14 +32,15 @@ WINDOW = 11  # points: ten steps
 SCALE = torch.tensor([1.0, 8.0], dtype=torch.float64)  # of angle and angular velocity
 ABOUT = """\
 Recorded episodes of the Gym pendulum (angle'' = 3g/(2l) sin(angle) + 3/(m l²) torque, l = m = 1, steps of 0.05 s by
-semi-implicit Euler) under an expert controller, from the Stable-Baselines repository. The equations know gravity only,
-with g unknown in [8, 12] (true 10; it starts at 8.5 on even seeds and at 11.5 on odd ones). The controller's torque is
-missing, and not given: a network 3-64-64-2 (tanh) of cos, sin and velocity is added to both derivatives and has to find
-what the controller does. Windows of ten steps; episodes are split 40/30/30 into training, validation and test, another
-split each seed. Assumed: no windows in which the simulator clips the velocity at 8/s; mean squared error of (angle,
-velocity/8); 500 steps of batches of 32, Adam with the pendulum's learning rates. θ error is |g - 10|; prediction error
-the mean squared error over test windows. Over all recorded states the torque is uncorrelated with sin(angle) (gravity
-alone fits best at g = 9.98), but it is a steep function of the state, which a network can exchange for gravity."""
+semi-implicit Euler) under an expert controller, from the Stable-Baselines repository. The equations know gravity
+only, with g unknown in [8, 12] (true 10; it starts at 8.5 on even seeds and at 11.5 on odd ones). The controller's
+torque is missing, and not given: a network 3-64-64-2 (tanh) of cos, sin and velocity is added to both derivatives
+and has to find what the controller does. Windows of ten steps; episodes are split 40/30/30 into training,
+validation and test, another split each seed. Assumed: no windows in which the simulator clips the velocity at 8/s;
+mean squared error of (angle, velocity/8); 500 steps of batches of 32, Adam with 3e-3 for the network, 2e-2 for g. θ
+error is |g - 10|; prediction error the mean squared error over test windows. Over all recorded states the torque is
+uncorrelated with sin(angle) (gravity alone fits best at g = 9.98), but it is a steep function of the state, which a
+network can exchange for gravity."""
 
 
 class Gravity(VectorField):
