@@ -37,7 +37,8 @@ q' = p, p' = -ω0² sin q - α p with ω0² = (2π/6)² and α = 0.2. The equati
 from initial states of random direction and radius U(1.3, 2.3), without noise: 25 to train on and 25 to test on, as
 in APHYNITY (Yin et al., arXiv:2010.04456), whose settings these are; 25 more to validate on. Assumed: training on
 windows of ten points, each from its measured first state, in batches of 25, Adam with 1e-3 for the network (with
-3e-3 every method's validation error is larger) and 2e-2 for ω0². Shortened: 700 steps of training. θ error is
+3e-3 every method's validation error is larger) and 2e-2 for ω0². Shortened: 700 steps of training. Tried as well: a
+network 2-64-64-2 at 3e-3, which came to 0.457 with ERM, 0.063 with weight decay and 0.148 with SAM. θ error is
 |ω0² - true|; prediction error the mean squared error of whole test sequences from their initial states."""
 
 
