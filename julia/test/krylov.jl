@@ -26,7 +26,7 @@ end
 
 begin_solve!(system, rtol) = H.begin_solve!(system, rtol, fill(1e-3 * rtol, length(system.x)))
 
-function factored(J, r; rtol = 1e-6)
+function factored(J, r; rtol = 1e-7)
     system, m = krylov_system(J)
     begin_solve!(system, rtol)
     @test H.assemble!(system, ones(size(J, 1)), m, 0.0, r)
@@ -41,8 +41,8 @@ end
 
 const MIXED = diffusion(24; species = 2, drift = 3.0, coupling = 10.0)
 
-# Rounding of sums over a thousand products, in the precision of the cycle.
-const ROUNDING = (Float32 => 2f-5, Float64 => 1e-11)
+# Rounding of a product, of substitution and of sums over a thousand products, in the precision of the cycle.
+const ROUNDING = (Float32 => (2f-6, 2f-5, 2f-5), Float64 => (1e-13, 1e-12, 1e-11))
 
 "A Krylov system whose solves are in numbers of T, and its multigrid cycle."
 function inner_of(T, J, r)
@@ -51,17 +51,19 @@ function inner_of(T, J, r)
     return T === Float64 ? system.double : system.single
 end
 
-@testset "the transposed cycle is the transpose of the cycle, $T" for (T, rtol) in ROUNDING
+@testset "the transposed cycle is the transpose of the cycle, $T" for (T, (_, _, sums)) in ROUNDING
     k = inner_of(T, MIXED, 5.0)
     @test k.depth >= 2
     n = size(MIXED, 1)
     x, y, Cx, Cy = randn(T, n), randn(T, n), zeros(T, n), zeros(T, n)
     H.cycle!(Cx, x, k, 1)
     H.transposed_cycle!(Cy, y, k, 1)
-    @test dot(Cx, y) ≈ dot(x, Cy) rtol = rtol * norm(Cx) * norm(y) / abs(dot(Cx, y))
+    # The sums cancel in part: in single precision what is left of them is no measure of their rounding.
+    T === Float64 ? (@test dot(Cx, y) ≈ dot(x, Cy) rtol = sums) :
+    (@test dot(Cx, y) ≈ dot(x, Cy) atol = sums * norm(Cx) * norm(y))
 end
 
-@testset "runs along diagonals do what the sparse matrix and its factors do, $T" for (T, rtol) in ROUNDING
+@testset "runs along diagonals do what the sparse matrix and its factors do, $T" for (T, (product, substitution, _)) in ROUNDING
     level, n = inner_of(T, MIXED, 5.0).levels[1], size(MIXED, 1)
     @test level.fast !== nothing
     plain = H.Level(level.E, nothing, 0)
@@ -71,10 +73,10 @@ end
         y, z = copy(x), copy(x)
         H.add_product!(y, level, x, T(-0.5), transposed)
         H.add_product!(z, plain, x, T(-0.5), transposed)
-        @test y ≈ z rtol = rtol
+        @test y ≈ z rtol = product
         H.smooth!(y, level, x, transposed)
         H.smooth!(z, plain, x, transposed)
-        @test y ≈ z rtol = rtol
+        @test y ≈ z rtol = substitution
     end
     # Neighbours at random: no runs.
     Random.seed!(4)
@@ -82,11 +84,11 @@ end
     @test krylov_system(J + J')[1].single.levels[1].fast === nothing
 end
 
-@testset "coarse matrices are PᵀEP, $T" for (T, rtol) in ROUNDING
+@testset "coarse matrices are PᵀEP, $T" for (T, (_, substitution, _)) in ROUNDING
     k = inner_of(T, MIXED, 5.0)
     for l in 1:k.depth-1
         level = k.levels[l]
-        @test k.levels[l+1].E ≈ level.P' * level.E * level.P rtol = rtol
+        @test k.levels[l+1].E ≈ level.P' * level.E * level.P rtol = substitution
     end
 end
 
@@ -100,9 +102,8 @@ end
     for transposed in (false, true), k in 1:3
         b = randn(size(J, 1))
         x = solved(system, b; transposed)
-        # At rtol 1e-6 of the steps residuals go to 1e-9 of the largest right-hand side, those of the adjoint to 1e-10;
-        # these are of one size.
-        @test norm((transposed ? E' : E) * x - b) <= (transposed ? 3e-10 : 3e-9) * norm(b)
+        # At rtol 1e-7 of the steps GMRES goes to 1e-10 of the largest right-hand side; these are of one size.
+        @test norm((transposed ? E' : E) * x - b) <= 3e-10 * norm(b)
     end
     @test !system.gave_up
 end
@@ -133,7 +134,7 @@ end
     solved(system, a), solved(system, b)
     before = copy(system.iterations)
     x = solved(system, 2a - 3b)
-    @test norm(5x - MIXED * x - (2a - 3b)) <= 3e-9 * norm(2a - 3b)
+    @test norm(5x - MIXED * x - (2a - 3b)) <= 3e-10 * norm(2a - 3b)
     solved(system, 2a - 3b + 1e-4 * randn(length(a)))
     @test system.iterations < before
 end
@@ -144,12 +145,12 @@ end
     D = Diagonal(units)
     J = D * MIXED / D
     system, m = krylov_system(J)
-    H.begin_solve!(system, 1e-6, 1e-9 * units)
+    H.begin_solve!(system, 1e-7, 1e-10 * units)
     @test H.assemble!(system, units, m, 0.0, 5.0)
     E = 5I - J
     b = randn(n)
     x = solved(system, units .* b)
-    @test norm((E * x) ./ units - b, Inf) <= 1e-7      # of either species: 1e-9 in the mean
+    @test norm((E * x) ./ units - b, Inf) <= 1e-8      # of either species: 1e-10 in the mean
     y = solved(system, b ./ units; transposed = true)
     @test norm((E' * y) .* units - b, Inf) <= 1e-8
 end
@@ -163,7 +164,7 @@ end
         b = randn(size(J, 1))
         x = solved(system, b; transposed)
         # Backward stable: rounding of E times a solution that is 1e6 times the right-hand side.
-        @test norm(E * x - b) <= 3e-9 * norm(b) + 1e-14 * opnorm(E, 1) * norm(x)
+        @test norm(E * x - b) <= 3e-10 * norm(b) + 1e-14 * opnorm(E, 1) * norm(x)
     end
     @test system.precise && !system.gave_up
     begin_solve!(system, 1e-6)
@@ -174,7 +175,7 @@ end
     system, _ = factored(1e39 * MIXED, 5e39)
     b = randn(size(MIXED, 1))
     x = solved(system, 1e39 * b)
-    @test norm(5x - MIXED * x - b) <= 3e-9 * norm(b)
+    @test norm(5x - MIXED * x - b) <= 3e-10 * norm(b)
     @test system.precise && !system.gave_up
 end
 
@@ -184,7 +185,7 @@ end
     first = solved(system, b)
     H.assemble!(system, ones(length(b)), m, 1.0, 0.1)
     solved(system, randn(length(b)); transposed = true)
-    begin_solve!(system, 1e-6)
+    begin_solve!(system, 1e-7)
     H.assemble!(system, ones(length(b)), m, 0.0, 5.0)
     @test solved(system, b) == first
 end
