@@ -28,6 +28,7 @@ WIDTH, LINES = 300, 40  # of Julia's messages
 # Seconds of asking before sleeping, since being woken takes longer than a small solve: the worker for its next request,
 # and its parent for the answer, where that is not at the cost of Julia's threads.
 SPIN, SHORT_SPIN = 1e-3, 1e-4
+SLICE = 0.5  # seconds of sleep at most: a signal that comes right before it does not end it
 CROWDED, CALM = 3e-4, 0.05  # seconds away from the core that tell of others, and without spinning after that
 
 # The hot path: int64 words, read by `entry` in julia/src/api.jl. Kind of request, number of tapes to free, their keys,
@@ -155,6 +156,10 @@ class Engine:
         self.programs[part["key"]] = int(new)
         return int(new)
 
+    def echo(self, mark: str) -> str:
+        """``mark`` again: all that was asked before is answered."""
+        return mark
+
     def load_implicit(self) -> None:
         """The methods that take longest to load, when one is first asked for."""
         self.evaluate_code("import HybridSAMBridgeImplicit")
@@ -233,8 +238,12 @@ def readiness(connection: Connection) -> Callable[[float | None, float], bool]:
                     crowded = now + CALM
                     break
                 last = now
-        left = None if seconds is None else max(0.0, 1000 * (seconds - (time.perf_counter() - began)))
-        return bool(poller.poll(left))
+        while True:
+            left = SLICE if seconds is None else min(SLICE, seconds - (time.perf_counter() - began))
+            if poller.poll(max(0.0, 1000 * left)):
+                return True
+            if left < SLICE:
+                return False
 
     return ready
 

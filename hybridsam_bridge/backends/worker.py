@@ -54,6 +54,13 @@ class Worker:
 
     def start(self) -> None:
         """Start the process and wait until Julia is up."""
+        try:
+            self._start()
+        except BaseException:  # Ctrl-C too: a worker half started would answer the next request with its start
+            self.stop()
+            raise
+
+    def _start(self) -> None:
         located = locate.required()
         threads = settings().threads or os.cpu_count() or 1
         key = secrets.token_bytes(32)
@@ -99,11 +106,11 @@ class Worker:
     def _exchange(self, message: bytes, name: str, deadline: float | None, spin: float = SHORT_SPIN) -> Any:
         assert self.connection is not None, "started by the caller"
         try:
-            self.connection.send_bytes(message)
-        except (BrokenPipeError, ConnectionError, OSError) as error:
-            self.stop()
-            raise WorkerDied(f"the worker's connection broke: {error}") from error
-        try:
+            try:
+                self.connection.send_bytes(message)
+            except (BrokenPipeError, ConnectionError, OSError) as error:
+                self.stop()
+                raise WorkerDied(f"the worker's connection broke: {error}") from error
             return self._receive(deadline, name, spin)
         except KeyboardInterrupt:
             self._interrupt()
@@ -112,11 +119,13 @@ class Worker:
     def arena_for(self, size: int) -> Arena:
         """An empty arena of at least ``size`` bytes that the worker has mapped too."""
         if self.arena is None or self.arena.capacity < size:
-            self.arena = Arena(size)
+            self.arena = None  # an exchange that fails leaves none, so that both sides never hold different ones
+            arena = Arena(size)
             try:
-                self.request("arena", (self.arena.path, self.arena.capacity))
+                self.request("arena", (arena.path, arena.capacity))
             finally:
-                self.arena.unlink()
+                arena.unlink()
+            self.arena = arena
         self.arena.reset()
         return self.arena
 
@@ -141,6 +150,9 @@ class Worker:
             code = None if self.process is None else self.process.poll()
             self.stop()
             raise WorkerDied(f"the worker process died ({_cause(code)})") from error
+        except KeyboardInterrupt:  # amid a message: what follows cannot be told apart
+            self.stop()
+            raise
         if answer[0] == 0:
             return ANSWER.unpack(answer)[1:]
         kind, result = pickle.loads(answer)
@@ -152,16 +164,31 @@ class Worker:
         raise JuliaError(result if kind == "source" else f"Julia failed in {name}: {result}")
 
     def _interrupt(self) -> None:
-        """Tell the running solve to stop and drop its answer; end the worker if none comes."""
+        """Tell the running solve to stop and drop its answer; end the worker if it does not come to rest.
+
+        An interrupt may come before the request is sent, or once it is answered: an echo, sent behind it, tells when
+        nothing is left to read.
+        """
         if self.arena is not None:
             self.arena.cancel[0] = int(Status.INTERRUPTED)
-        if self.connection is not None and self.ready is not None and self.ready(GRACE, SHORT_SPIN):
-            with contextlib.suppress(WorkerDied, JuliaError):
-                result = self._read("interrupt")
-                if isinstance(result, tuple) and result[0]:
-                    self.released.append(result[0])
-        else:
+        mark = secrets.token_hex(8)
+        try:
+            if self.connection is None or self.ready is None:
+                return
+            self.connection.send_bytes(pickle.dumps(("echo", (mark,))))
+            while self.ready(GRACE, SHORT_SPIN):
+                with contextlib.suppress(JuliaError):
+                    result = self._read("interrupt")
+                    if result == mark:
+                        return
+                    if isinstance(result, tuple) and result[0]:
+                        self.released.append(result[0])  # the solve's tape
             self.stop()
+        except (OSError, WorkerDied):
+            self.stop()
+        except BaseException:  # Ctrl-C again: no answer is waited for
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """End the process, if this is the process that started it."""
