@@ -61,10 +61,10 @@ APHYNITY = Setting(
     spacing=2 / 32,
     frames=30,
     padding="circular",
-    sizes=(40, 5, 20),
-    methods=("erm", "functional-norm", "sam"),
-    steps=80,
-    batch_size=2,
+    sizes=(700, 100, 200),
+    methods=("erm", "weight-decay", "functional-norm", "sam", "asam"),
+    steps=300,
+    batch_size=8,
 )
 K, FRAME = 5e-3, 0.1
 TRAINED = 7  # frames of a sequence that are trained on: later the field is smooth and says little on diffusion
