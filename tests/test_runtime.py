@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 
@@ -271,6 +272,29 @@ def test_ctrl_c_while_julia_starts():
     assert_right()
     """
     run(code, timeout=120)
+
+
+@pytest.mark.julia
+def test_worker_leaves_with_a_killed_parent_amid_a_solve():
+    code = """
+    import os, threading, time
+    gradient()
+    print(worker.worker().process.pid, flush=True)
+    threading.Timer(2.0, os.kill, (os.getpid(), 9)).start()
+    endless = hsb.JuliaField("f!(du, u, p, t) = (while t >= 0; end; nothing)", state_shape=(1,))
+    hsb.solve(endless, f64(1.0), f64(0, 1), backend="julia")
+    """
+    result = run(code, check=False, timeout=120)
+    assert result.returncode == -9
+    worker, until = int(result.stdout), time.monotonic() + 20  # it looks once a second
+    while time.monotonic() < until:
+        try:
+            os.kill(worker, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.2)
+    os.kill(worker, 9)
+    raise AssertionError("the worker goes on without its parent")
 
 
 @pytest.mark.julia

@@ -14,6 +14,7 @@ import pickle
 import select
 import struct
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -80,10 +81,10 @@ class EngineError(Exception):
 class Engine:
     """Requests on the Julia module; every argument is plain data, arrays are offsets into the arena at ``base``."""
 
-    def __init__(self, library: str):
+    def __init__(self, library: str, prototype: Callable[..., Any] = ctypes.PYFUNCTYPE):
         self.evaluate_code = boot(library)
         # The hot path avoids juliacall's call protocol, whose first use compiles for two seconds.
-        self.entry = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(self._call("entry_pointer"))
+        self.entry = prototype(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(self._call("entry_pointer"))
         self.map: mmap.mmap | None = None  # lives as long as the arena
         self.base = 0
         self.programs: dict[str, int] = {}  # by the part's key: equal structure is compiled once
@@ -250,11 +251,10 @@ def readiness(connection: Connection) -> Callable[[float | None, float], bool]:
 
 def serve(connection: Connection, engine: Engine, parent: int) -> None:
     """Answer requests until the parent closes the connection or dies."""
+    threading.Thread(target=leave_with, args=(parent,), daemon=True).start()
     ready = readiness(connection)
     while True:
-        while not ready(2.0, SPIN):
-            if os.getppid() != parent:
-                return
+        ready(None, SPIN)
         try:
             message = connection.recv_bytes()
         except (EOFError, ConnectionResetError):
@@ -270,6 +270,13 @@ def serve(connection: Connection, engine: Engine, parent: int) -> None:
         connection.send_bytes(answer)
 
 
+def leave_with(parent: int) -> None:
+    """End this process, also amid a solve, once its parent is gone."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
+
+
 def main() -> None:
     if sys.argv[1] == "--check":  # load and precompile, for setup-julia
         Engine(sys.argv[2]).load_implicit()
@@ -277,7 +284,8 @@ def main() -> None:
     address, parent = os.environ[ADDRESS], int(sys.argv[1])
     with Client(address, authkey=bytes.fromhex(os.environ.pop(AUTHKEY))) as connection:
         try:
-            engine = Engine(sys.argv[2])
+            # Without the interpreter's lock, so that the thread that watches the parent runs during a solve.
+            engine = Engine(sys.argv[2], ctypes.CFUNCTYPE)
         except BaseException as error:
             connection.send_bytes(pickle.dumps(describe(error)))
             return
