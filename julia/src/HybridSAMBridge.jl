@@ -19,17 +19,24 @@ using PrecompileTools: @compile_workload, @setup_workload
 using SciMLBase: SciMLBase, FullSpecialize, NoInit, ODEFunction, ODEProblem, ReturnCode, build_linear_solution,
     derivative_discontinuity!
 using SciMLLogging: None
-using SparseArrays: SparseArrays, SparseMatrixCSC, dropzeros!, nnz, nzrange, permute, sparse, spdiagm, spzeros
+using SparseArrays: SparseArrays, SparseMatrixCSC, dropzeros!, nnz, nzrange, permute, sparse, spzeros
 using SparseArrays.UMFPACK: UMFPACK, UmfpackLU
 using SparseMatrixColorings: ColoringProblem, GreedyColoringAlgorithm, coloring, column_groups
 
 include("Kernels.jl")
 using .Kernels: _all, _fma, _load, _store!, wide
+# All arrays are plain ones, so that the solver is compiled once.
+const V = Vector{Float64}
+const M = Matrix{Float64}
+const Sparse = SparseMatrixCSC{Float64,Int}
+
+include("crew.jl")
 include("systems.jl")
 include("model.jl")
 include("linear.jl")
 include("sparse.jl")
 include("bands.jl")
+include("incomplete.jl")
 include("coarsening.jl")
 include("multigrid.jl")
 include("gmres.jl")
@@ -38,6 +45,7 @@ include("krylov.jl")
 include("tableau.jl")
 include("algorithms.jl")
 include("forward.jl")
+include("spares.jl")
 include("discrete.jl")
 include("explicit.jl")
 include("esdirk.jl")

@@ -31,11 +31,11 @@ is_explicit(method::String) = method in ("Tsit5", "Vern7", "Vern9")
 "What solves λ' = -Jᵀλ backwards after a solve with `method`."
 backward_algorithm(method::String, n::Int) = is_explicit(method) ? Tsit5() : Rodas5P(; linsolve = linear_solver(n))
 
-"What holds the matrices of `method`'s steps."
-function system_for(plan::Plan, method::String)
+"What holds the matrices of `method`'s steps; `threads` may work on them together."
+function system_for(plan::Plan, method::String, threads::Int)
     is_explicit(method) && return NoSystem()
     plan.linear == "sparse" && return SparseSystem(plan.pattern, plan.n)
-    plan.linear == "krylov" && return KrylovSystem(plan.pattern, plan.n)
+    plan.linear == "krylov" && return KrylovSystem(plan.pattern, plan.n, threads)
     return DenseSystem(plan.n)
 end
 

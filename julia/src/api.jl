@@ -143,7 +143,8 @@ function entry(request::Int64, base::Int64)::Int64
     at(i) = x(i) < 0 ? 0 : base + x(i)
     try
         for i in 1:freed
-            delete!(TAPES, unsafe_load(words, 2 + i))
+            tape = pop!(TAPES, unsafe_load(words, 2 + i), nothing)
+            tape === nothing || give_tapes!(tape)
         end
         key, size = 0, 0
         if unsafe_load(words, 1) == 1

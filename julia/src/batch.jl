@@ -27,18 +27,24 @@ function blocks(samples::Int, parameters::Int)
     return [1+(k-1)*samples÷count:k*samples÷count for k in 1:count]
 end
 
-"Run `work(slot, k)` for k in 1:count on up to `threads` threads, each with a slot of its own."
-function over_threads(work, make_slot, count::Int, threads::Int)
+"""
+Run `work(slot, k)` for k in 1:count on up to `threads` threads, each with a slot of its own: make_slot(n, spare), where n
+threads are there for each, and `spare` is one that was made for the same `key`, or nothing.
+"""
+function over_threads(work, make_slot, key::Tuple, count::Int, threads::Int)
     next = Threads.Atomic{Int}(1)
+    lanes = clamp(threads, 1, count)
+    n = threads ÷ lanes
     function run()
-        slot = make_slot()
+        slot = make_slot(n, take_slot((key..., n)))
         while true
             k = Threads.atomic_add!(next, 1)
-            k > count && return
+            k > count && break
             work(slot, k)
         end
+        give_slot!((key..., n), slot)   # not after an error
+        return nothing
     end
-    lanes = clamp(threads, 1, count)
     if lanes == 1
         run()
     else
@@ -74,7 +80,13 @@ function solve_batch!(ys, outcomes, plan::Plan, method::String, adjoint::String,
     alg = algorithm(method, plan.n)
     samples = Vector{Any}(nothing, size(u0, 2))
     tab = Ref{Union{ReversibleTableau,Nothing}}(nothing)
-    over_threads(() -> Model(plan, p, system_for(plan, method)), size(u0, 2), threads) do m, b
+    reserve_spares!(plan)
+    function make_model(n, spare)
+        spare === nothing && return Model(plan, p, system_for(plan, method, n))
+        forget_factor!(spare.system)
+        return set_parameters!(spare, plan, p)
+    end
+    over_threads(make_model, ("forward", method), size(u0, 2), threads) do m, b
         copyto!(m.c, view(c, :, b))
         samples[b] = solve_sample!(ys, outcomes[b], alg, keeps_stages(method), m, u0[:, b], ts, ctl,
                                    forced_steps(forced, offsets, b), b)
@@ -94,9 +106,11 @@ function solve_sample!(ys, outcome::Outcome, alg, steps_kept::Bool, m::Model, u0
     status == SUCCESS || (outcome.status = status; return nothing)
     try
         if steps_kept
-            tape = StepTape()
-            solve_steps!(store, alg, m, u0, ts, ctl, forced, tape, outcome)
-            return ctl.keep ? tape : nothing
+            tape = take_tape()
+            with_helpers(() -> solve_steps!(store, alg, m, u0, ts, ctl, forced, tape, outcome), m.system)
+            ctl.keep && return tape
+            give_tape!(tape)
+            return nothing
         end
         return solve_dense!(store, alg, m, u0, ts, ctl, outcome)
     catch error
@@ -127,13 +141,20 @@ struct Lane
     total::V
 end
 
-function Lane(tape::Tape)
+function Lane(tape::Tape, threads::Int)
     plan, stages = tape.plan, tape.tab === nothing ? 1 : tape.tab.stages
-    system = tape.tab === nothing ? NoSystem() : system_for(plan, tape.method)
+    system = tape.tab === nothing ? NoSystem() : system_for(plan, tape.method, threads)
     m = Model(plan, tape.p)
     scratch = tape.adjoint == "discrete" ? m : Model(plan, tape.p)  # its accumulators are overwritten
     return Lane(m, scratch, AdjointSpace(system, plan.n, stages), zeros(plan.n), zeros(plan.n),
                 zeros(plan.n + plan.nc + plan.np))
+end
+
+function set_parameters!(lane::Lane, tape::Tape)
+    set_parameters!(lane.m, tape.plan, tape.p)
+    forget_factor!(lane.space.system)
+    lane.scratch === lane.m || set_parameters!(lane.scratch, tape.plan, tape.p)
+    return lane
 end
 
 """
@@ -149,7 +170,9 @@ function vjp_batch!(gu0, gts, gc, gp, status, reached, tape::Tape, g, cancel::Pt
     parts = blocks(length(tape.samples), tape.plan.np)
     block_gp = [zeros(tape.plan.np) for _ in parts]
     block_gts = [zeros(length(gts)) for _ in parts]
-    over_threads(() -> Lane(tape), length(parts), threads) do lane, k
+    reserve_spares!(tape.plan)
+    make_lane(n, spare) = spare === nothing ? Lane(tape, n) : set_parameters!(spare, tape)
+    over_threads(make_lane, ("backward", tape.method, tape.adjoint), length(parts), threads) do lane, k
         clear_accumulators!(lane.m)
         for b in parts[k]
             backward_sample!(gu0, gc, block_gts[k], block_gp[k], status, reached, lane, tape, g, ctl, b)
@@ -188,7 +211,7 @@ function backward_sample!(gu0, gc, gts::V, gp::V, status, reached, lane::Lane, t
     begin_solve!(lane.space.system, ctl.rtol, ctl.atol)
     lane.space.block.start = -1
     try
-        status[b], reached[b] = pull_back!(lane, tape, sample, gp, gb, ctl)
+        status[b], reached[b] = with_helpers(() -> pull_back!(lane, tape, sample, gp, gb, ctl), lane.space.system)
     catch error
         is_linear_failure(error) || rethrow()
         status[b] = NONLINEAR_SOLVER

@@ -73,48 +73,105 @@ function coarse_pattern(E::SparseMatrixCSC{T}, P::SparseMatrixCSC) where {T}
     return SparseMatrixCSC(size(C)..., C.colptr, C.rowval, zeros(T, length(C.rowval)))
 end
 
-"Where the terms of PᵀEP go in C, in the order in which `galerkin!` meets them."
-function galerkin_places(E::SparseMatrixCSC, rows::SparseMatrixCSC, C::SparseMatrixCSC)
-    places = Int32[]
-    for j in axes(E, 2), k in nzrange(E, j), b in nzrange(rows, j), a in nzrange(rows, E.rowval[k])
-        push!(places, place_of(C.colptr, C.rowval, rows.rowval[a], rows.rowval[b]))
+"Where the terms of PᵀEP go in C, in the order in which `galerkin!` meets them; `before`: how many before each part's."
+function galerkin_places(E::SparseMatrixCSC, rows::SparseMatrixCSC, C::SparseMatrixCSC, before::Vector{Int},
+                         crew::Crew)
+    places = Vector{Int32}(undef, before[end])
+    each_part(crew) do part
+        q = before[part]
+        for j in portion(size(E, 2), part, length(crew.sums)), k in nzrange(E, j)
+            for b in nzrange(rows, j), a in nzrange(rows, E.rowval[k])
+                places[q+=1] = place_of(C.colptr, C.rowval, rows.rowval[a], rows.rowval[b])
+            end
+        end
     end
     return places
 end
 
-"values = those of PᵀAP, for values of A in E's places."
+"""
+values = those of PᵀAP, for values of A in E's places. Terms are summed by ranges of A's columns, each into memory of its
+own.
+"""
 function galerkin!(values::Vector{T}, level::Level{T}, of::Vector{T}) where {T}
+    terms = level.terms
+    if size(terms, 2) == 1
+        fill!(values, 0)
+        return add_galerkin!(values, 0, level, of, axes(level.E, 2), 0)
+    end
+    crew = level.split.crew
+    each_part(crew) do part
+        fill!(view(terms, :, part), 0)
+        add_galerkin!(terms, (part - 1) * length(values), level, of, portion(size(level.E, 2), part, size(terms, 2)),
+                      level.before[part])
+    end
+    each_share(length(values), crew) do range
+        @inbounds for k in range
+            s = T(0)
+            for part in axes(terms, 2)
+                s += terms[k, part]
+            end
+            values[k] = s
+        end
+    end
+    return nothing
+end
+
+"Add what `columns` of A give to the values that start behind `from`; the first of their places is behind q."
+function add_galerkin!(values, from::Int, level::Level{T}, of::Vector{T}, columns, q::Int) where {T}
     E, rows, places = level.E, level.P_rows, level.places
-    fill!(values, 0)
-    q = 0
-    @inbounds for j in axes(E, 2), k in nzrange(E, j)
+    @inbounds for j in columns, k in nzrange(E, j)
         e = of[k]
         for b in nzrange(rows, j)
             eb = e * rows.nzval[b]
             for a in nzrange(rows, E.rowval[k])
-                values[places[q+=1]] += rows.nzval[a] * eb
+                values[from+places[q+=1]] += rows.nzval[a] * eb
             end
         end
     end
     return nothing
 end
 
+"How many terms of PᵀEP stand before those of each of `parts` ranges of E's columns, and all of them."
+function terms_before(E::SparseMatrixCSC, rows::SparseMatrixCSC, parts::Int)
+    terms(j) = length(nzrange(rows, j)) * sum(k -> length(nzrange(rows, E.rowval[k])), nzrange(E, j); init = 0)
+    counts = [sum(terms, portion(size(E, 2), part, parts); init = 0) for part in 1:parts]
+    return cumsum([0; counts])
+end
+
 "A last level; d: E is to be factored densely and has d columns, or zero."
-function Level(E::SparseMatrixCSC{T,Int32}, fast, d::Int) where {T}
+function Level(E::SparseMatrixCSC{T,Int32}, split::Split, fast, d::Int;
+               diagonal = diagonal_places(E.colptr, E.rowval)) where {T}
     n, none = size(E, 1), SparseMatrixCSC{T,Int32}(spzeros(0, 0))
-    return Level{T}(E, IncompleteLU(E), fast, zeros(T, n), zeros(T, n), zeros(T, n), none, none, Int32[], zeros(T, d, d),
-                    zeros(Int, d))
+    smoother = IncompleteLU(E, similar(E.nzval), diagonal, fast === nothing ? Rows(E) : Rows{T}())
+    return Level{T}(split, E, smoother, fast, zeros(T, n), zeros(T, n), zeros(T, n), none, none,
+                    Padded(none), Split(0), Int32[], zeros(T, 0, 1), Int[], zeros(T, d, d), zeros(Int, d))
+end
+
+"The part that most of each column of P belongs to."
+function coarse_parts(P::SparseMatrixCSC, split::Split)
+    home = homes(split.rows, size(P, 1))
+    return map(axes(P, 2)) do j
+        counts = zeros(Int, length(split.rows))
+        foreach(i -> counts[home[i][2]] += 1, view(P.rowval, nzrange(P, j)))
+        argmax(counts)
+    end
 end
 
 "The same with a prolongation from a level below it, of which the matrix is returned too, to be filled."
 function with_prolongation(level::Level{T}, P::SparseMatrixCSC{T,Int32}) where {T}
     C = coarse_pattern(level.E, P)
-    order, _ = colour_order(C)
+    crew = level.split.crew
+    parts = length(crew.sums)
+    home = coarse_parts(P, level.split)
+    order, colours = colour_order(C, home)
+    below = Split(crew, [[colour[searchsorted(view(home, order[colour]), part)] for colour in colours] for part in 1:parts])
     P, C = P[:, order], permute(C, order, order)
     rows = sparse(transpose(P))
-    places = galerkin_places(level.E, rows, C)
-    return Level{T}(level.E, level.smoother, level.fast, level.x, level.b, level.r, P, rows, places, level.dense,
-                    level.pivots), C
+    before = terms_before(level.E, rows, parts)
+    places = galerkin_places(level.E, rows, C, before, crew)
+    terms = zeros(T, parts == 1 ? 0 : nnz(C), parts)
+    return Level{T}(level.split, level.E, level.smoother, level.fast, level.x, level.b, level.r, P, rows, Padded(rows),
+                    below, places, terms, before, level.dense, level.pivots), C
 end
 
 "Levels for the Jacobian `values` in the places of levels[1].E, until they are small or no longer shrink."
@@ -130,6 +187,8 @@ function build_levels!(levels::Vector{Level{T}}, values::Vector{T}) where {T}
         coarse = similar(C.nzval)
         galerkin!(coarse, levels[end], values)
         values = coarse
-        push!(levels, Level(C, nothing, size(C, 1) <= DENSE_LEVEL ? size(C, 1) : 0))
+        m = size(C, 1)
+        split = m >= 2PART_ROWS ? levels[end].below : Split(m)
+        push!(levels, Level(C, split, nothing, m <= DENSE_LEVEL ? m : 0))
     end
 end

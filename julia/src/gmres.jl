@@ -8,37 +8,35 @@ expected to be `share` of b; more where the memory or `limit` iterations end fir
 number of iterations.
 """
 function gmres!(k::Inner{T}, b::V, share::Float64, limit::Int, transposed::Bool) where {T}
-    H, g = k.hessenberg, k.projected
-    norm_b = norm(b)
-    fill_scaled!(k.basis[1], b, 1 / norm_b)
+    H, g, split = k.hessenberg, k.projected, k.levels[1].split
+    norm_b = length_of(b, split)
+    scale!(k.basis[1], 1 / norm_b, b, split)
     g[1] = 1.0
     j, expected = 0, 1.0
     while j < min(limit, size(H, 2))
         j += 1
         z, w = k.preconditioned[j], k.basis[j+1]
         precondition!(z, k, k.basis[j], transposed)
-        image!(w, k, z, transposed)
+        h = image!(w, k, z, k.basis[1], transposed)
         for i in 1:j
-            h = dot(k.basis[i], w)
             H[i, j] = h
-            axpy!(-h, k.basis[i], w)
+            h = subtract!(w, T(h), k.basis[i], i < j ? k.basis[i+1] : w, split)
         end
-        length = norm(w)
-        rotate!(k, j, Float64(length))
+        length = sqrt(h)
+        rotate!(k, j, length)
         expected = abs(g[j+1])
         # Nothing is left where the space holds the solution.
         (expected <= share || length <= eps(T)) && break
-        rmul!(w, 1 / length)
+        scale!(w, 1 / length, w, split)
     end
     combine!(k, j, norm_b)
     return expected, j
 end
 
-function fill_scaled!(y::Vector{T}, x::V, a::Float64) where {T}
-    @inbounds @simd ivdep for i in eachindex(y)
-        y[i] = a * x[i]
-    end
-    return nothing
+"w -= h x; the product of w with y."
+subtract!(w::Vector{T}, h::T, x::Vector{T}, y::Vector{T}, split::Split) where {T} = total(split) do rows
+    add!(w, -h, x, rows)
+    product(w, y, rows)
 end
 
 "Make column j of the Hessenberg matrix, with `below` under its diagonal, triangular."
@@ -57,13 +55,17 @@ end
 "k.correction = the combination of j directions with the least residual."
 function combine!(k::Inner{T}, j::Int, norm_b::Float64) where {T}
     H, g = k.hessenberg, k.projected
-    fill!(k.correction, 0)
     for i in j:-1:1
         for q in i+1:j
             g[i] -= H[i, q] * g[q]
         end
         g[i] = H[i, i] == 0 ? 0.0 : g[i] / H[i, i]
-        axpy!(T(norm_b * g[i]), k.preconditioned[i], k.correction)
+    end
+    each_rows(k.levels[1].split) do rows
+        fill_rows!(k.correction, T(0), rows)
+        for i in 1:j
+            add!(k.correction, T(norm_b * g[i]), k.preconditioned[i], rows)
+        end
     end
     return nothing
 end

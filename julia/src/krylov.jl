@@ -29,6 +29,10 @@ const KRYLOV_ITERATIONS = 100
 const DIRECT_UNKNOWNS = 200_000
 const KRYLOV_LAST_ITERATIONS = 1000
 
+"Run `work` with the threads that may work on the system."
+with_helpers(work, system) = work()
+with_helpers(work, s::KrylovSystem) = with_helpers(work, s.split.crew)
+
 "At the start of a sample's steps: nothing of what was solved before is to be seen in the results."
 begin_solve!(system, rtol::Float64, atol::V; given = false) = forget!(system)
 
@@ -48,12 +52,34 @@ function forget!(k::Inner)
     return nothing
 end
 
+"What a helper needs to evaluate columns of the Jacobian of `model`."
+struct Probe
+    model::Model
+    twin::Model
+    seed::V
+    product::V
+end
+Probe(m::Model) = Probe(m, twin(m), zeros(m.n), zeros(m.n))
+
 function evaluate!(s::KrylovSystem, u::V, m::Model, t::Float64)
-    before = s.seen.count
-    evaluate!(s.jacobian, u, m, t)
-    s.seen.count == before && return nothing
-    @inbounds for i in eachindex(u)
-        s.size[i] = abs(u[s.ordered.order[i]])
+    J, crew = s.jacobian, s.split.crew
+    moved!(J.seen, t) || return nothing
+    if length(s.probes) != crew.size - 1 || any(probe -> (probe::Probe).model !== m, s.probes)
+        copy!(s.probes, [Probe(m) for _ in 2:crew.size])
+    end
+    each_member(crew) do rank
+        groups = portion(length(J.pattern.groups), rank, crew.size)
+        if rank == 1
+            evaluate_groups!(J, J.seed, J.product, groups, u, m, t)
+        else
+            probe = s.probes[rank-1]::Probe
+            evaluate_groups!(J, probe.seed, probe.product, groups, u, probe.twin, t)
+        end
+    end
+    each_rows(s.split) do rows
+        @inbounds for i in rows
+            s.size[i] = abs(u[s.ordered.order[i]])
+        end
     end
     return nothing
 end
@@ -63,20 +89,28 @@ Scale residuals of E x = b by what they are made of, |E| |u| (Skeel, J. ACM 26, 
 equations of any speed count alike; those of the transpose, where b is a cotangent of u, by the size of u.
 """
 function scale!(s::KrylovSystem)
-    E, diagonal = s.E, s.diagonal
+    E, diagonal, bands = s.E, s.diagonal, s.ordered.bands
     sums, sizes = s.rows.inverse, s.columns.factor
-    @inbounds for i in eachindex(sums)
-        sums[i] = abs(E.nzval[diagonal[i]]) * s.step_atol[s.ordered.order[i]] / s.step_rtol
+    each_rows(s.split) do rows
+        @inbounds for i in rows
+            sums[i] = abs(E.nzval[diagonal[i]]) * s.step_atol[s.ordered.order[i]] / s.step_rtol
+        end
     end
-    @inbounds for j in axes(E, 2), k in nzrange(E, j)
-        sums[E.rowval[k]] += abs(E.nzval[k]) * s.size[j]
+    if bands === nothing
+        @inbounds for j in axes(E, 2), k in nzrange(E, j)
+            sums[E.rowval[k]] += abs(E.nzval[k]) * s.size[j]
+        end
+    else
+        each_part(part -> add_absolute_runs!(sums, bands.matrix, part, s.matrix, s.size), s.split.crew)
     end
-    @inbounds for i in eachindex(sums)
-        sums[i] > 0 || (sums[i] = 1.0)
-        d = abs(E.nzval[diagonal[i]])
-        sizes[i] = d > 0 ? sums[i] / d : 1.0
-        s.rows.factor[i] = 1 / sums[i]
-        s.columns.inverse[i] = 1 / sizes[i]
+    each_rows(s.split) do rows
+        @inbounds for i in rows
+            sums[i] > 0 || (sums[i] = 1.0)
+            d = abs(E.nzval[diagonal[i]])
+            sizes[i] = d > 0 ? sums[i] / d : 1.0
+            s.rows.factor[i] = 1 / sums[i]
+            s.columns.inverse[i] = 1 / sizes[i]
+        end
     end
     return nothing
 end
@@ -89,144 +123,118 @@ forget_scale!(s::KrylovSystem) = (s.earlier.scale = 0.0; nothing)
 gave_up(system) = false
 gave_up(s::KrylovSystem) = s.gave_up
 
-"Factor E's present values. False where a pivot vanishes."
-function factor!(P::IncompleteLU)
-    colptr, rowval, values, place = P.E.colptr, P.E.rowval, P.values, P.place
-    copyto!(values, P.E.nzval)
-    @inbounds for j in axes(P.E, 2)
-        range = colptr[j]:colptr[j+1]-1
-        for k in range
-            place[rowval[k]] = k
-        end
-        for k in range
-            i = rowval[k]
-            i < j || break
-            a = values[k]
-            for q in P.diagonal[i]+1:colptr[i+1]-1
-                at = place[rowval[q]]
-                at == 0 || (values[at] -= values[q] * a)
-            end
-        end
-        for k in range
-            place[rowval[k]] = 0
-        end
-        pivot = values[P.diagonal[j]]
-        (pivot != 0 && isfinite(pivot)) || return false
-        for k in P.diagonal[j]+1:colptr[j+1]-1
-            values[k] /= pivot
-        end
-    end
-    return true
-end
-
-function LinearAlgebra.ldiv!(y::Vector{T}, P::IncompleteLU{T}, x::Vector{T}) where {T}
-    colptr, rowval, values = P.E.colptr, P.E.rowval, P.values
-    y === x || copyto!(y, x)
-    n = length(y)
-    @inbounds for j in 1:n, k in P.diagonal[j]+1:colptr[j+1]-1
-        y[rowval[k]] -= values[k] * y[j]
-    end
-    @inbounds for j in n:-1:1
-        y[j] /= values[P.diagonal[j]]
-        for k in colptr[j]:P.diagonal[j]-1
-            y[rowval[k]] -= values[k] * y[j]
-        end
-    end
-    return y
-end
-
-function LinearAlgebra.ldiv!(y::Vector{T}, transposed::TransposedLU{T}, x::Vector{T}) where {T}
-    P = transposed.parent
-    colptr, rowval, values = P.E.colptr, P.E.rowval, P.values
-    y === x || copyto!(y, x)
-    n = length(y)
-    @inbounds for j in 1:n
-        s = y[j]
-        for k in colptr[j]:P.diagonal[j]-1
-            s -= values[k] * y[rowval[k]]
-        end
-        y[j] = s / values[P.diagonal[j]]
-    end
-    @inbounds for j in n:-1:1
-        s = y[j]
-        for k in P.diagonal[j]+1:colptr[j+1]-1
-            s -= values[k] * y[rowval[k]]
-        end
-        y[j] = s
-    end
-    return y
-end
-
 function factor!(s::KrylovSystem, m::Model, r::Float64)
     s.gave_up && return factor!(s.direct, m, r)
     forget!(s.earlier)
-    fill_matrix!(s.direct.E, s.jacobian, m.mass, r)
-    gather!(s.E.nzval, s.direct.E.nzval, s.ordered.places.nzval)
-    all(isfinite, s.E.nzval) || return false
+    fill_matrix!(s, m.mass, r) || return false
+    prepare!(s) || give_up!(s)
+    return !s.gave_up || refactor!(s.direct)
+end
+
+"E = r M - J in the system's order. False where a number is not finite."
+function fill_matrix!(s::KrylovSystem, ::Nothing, r::Float64)
+    values, J, place, crew = s.E.nzval, s.jacobian.values, s.ordered.places.nzval, s.split.crew
+    each_part(crew) do part
+        finite = true
+        @inbounds for k in portion(length(values), part, length(crew.sums))
+            values[k] = -J[place[k]]
+            finite &= isfinite(values[k])
+        end
+        crew.sums[part] = finite
+    end
+    each_rows(s.split) do rows
+        @inbounds for i in rows
+            values[s.diagonal[i]] += r
+        end
+    end
+    return isfinite(r) && all(==(1), crew.sums)
+end
+
+function fill_matrix!(s::KrylovSystem, mass::Sparse, r::Float64)
+    fill_matrix!(s.direct.E, s.jacobian, mass, r)
+    gather!(s.E.nzval, s.direct.E.nzval, s.ordered.places.nzval, s.split.crew)
+    return all(isfinite, s.E.nzval)
+end
+
+function prepare!(s::KrylovSystem)
+    crew = s.split.crew
     bands = s.ordered.bands
-    bands === nothing || gather!(s.matrix, s.E.nzval, bands.matrix.source)
+    bands === nothing || gather!(s.matrix, s.E.nzval, bands.matrix.source, crew)
     scale!(s)
-    (!s.precise && prepare_levels!(s.single, s)) || take_double!(s) || give_up!(s)
-    return !s.gave_up || factor!(s.direct, m, r)
+    return !s.precise && prepare_levels!(s.single, s) || take_double!(s)
 end
 
 solve!(x, s::KrylovSystem) = s.gave_up ? solve!(x, s.direct) : iterate!(x, s, false)
 solve_transposed!(x, s::KrylovSystem) = s.gave_up ? solve_transposed!(x, s.direct) : iterate!(x, s, true)
 
-function iterate!(x, s::KrylovSystem, transposed::Bool)
+iterate!(x, s::KrylovSystem, transposed::Bool) =
+    try_iterate!(x, s, transposed) ? nothing : solve_directly!(x, s, transposed)
+
+"x = E⁻¹ x, or transposed. False, with x as it was, if that takes too long."
+function try_iterate!(x, s::KrylovSystem, transposed::Bool)
+    split, earlier, order = s.split, s.earlier, s.ordered.order
     factor = (transposed ? s.columns : s.rows).factor
-    @inbounds for i in eachindex(x)
-        s.rhs[i] = factor[i] * x[s.ordered.order[i]]
-    end
-    earlier = s.earlier
     earlier.transposed == transposed || forget!(earlier)
     earlier.transposed = transposed
-    # All stages of a step enter the next state alike, so their errors are measured by the largest of them.
-    earlier.scale = max(earlier.scale, norm(s.rhs))
-    share = s.given ? 0.0 : transposed ? ADJOINT_SHARE : FORWARD_SHARE
-    allowed = clamp(share * s.step_rtol, KRYLOV_RTOL...) * earlier.scale
-    transposed || (allowed = min(allowed, STAGE_SHARE * s.step_rtol * sqrt(length(x))))
-    allowed = max(allowed, LEAST_RTOL * earlier.scale)
-    guess!(s.x, s.rhs, earlier)
-    norm(s.rhs) > allowed && !correct!(s, transposed, allowed) && return solve_directly!(x, s, transposed)
-    @inbounds for i in eachindex(x)
-        x[s.ordered.order[i]] = s.x[i]
+    each_rows(split) do rows
+        @inbounds for i in rows
+            s.rhs[i] = factor[i] * x[order[i]]
+        end
     end
-    return nothing
+    # All stages of a step enter the next state alike, so their errors are measured by the largest of them.
+    earlier.scale = max(earlier.scale, length_of(s.rhs, split))
+    allowed = allowed_residual(s, transposed, length(x))
+    guess!(s.x, s.rhs, earlier, split)
+    residual = length_of(s.rhs, split)
+    residual > allowed && !correct!(s, transposed, residual, allowed) && return false
+    each_rows(split) do rows
+        @inbounds for i in rows
+            x[order[i]] = s.x[i]
+        end
+    end
+    return true
+end
+
+"The norm at which a residual is small enough."
+function allowed_residual(s::KrylovSystem, transposed::Bool, n::Int)
+    share = s.given ? 0.0 : transposed ? ADJOINT_SHARE : FORWARD_SHARE
+    allowed = clamp(share * s.step_rtol, KRYLOV_RTOL...) * s.earlier.scale
+    transposed || (allowed = min(allowed, STAGE_SHARE * s.step_rtol * sqrt(n)))
+    return max(allowed, LEAST_RTOL * s.earlier.scale)
 end
 
 "s.x += E⁻¹ s.rhs up to a residual of norm `allowed`. False if that takes too long."
-function correct!(s::KrylovSystem, transposed::Bool, allowed::Float64)
+function correct!(s::KrylovSystem, transposed::Bool, residual::Float64, allowed::Float64)
     limit = length(s.x) <= DIRECT_UNKNOWNS ? KRYLOV_ITERATIONS : KRYLOV_LAST_ITERATIONS
-    solution = begin_next!(s.earlier, s.rhs)
-    residual = norm(s.rhs)
+    solution = begin_next!(s.earlier, s.rhs, s.split)
     s.iterations = 0
     while residual > allowed
         s.iterations < limit || return false
         share = allowed / residual
-        residual = s.precise ? pass!(solution, s, s.double::Inner{Float64}, transposed, share, limit) :
-                   pass!(solution, s, s.single, transposed, share, limit)
+        residual = s.precise ? pass!(solution, s, s.double::Inner{Float64}, transposed, residual, share, limit) :
+                   pass!(solution, s, s.single, transposed, residual, share, limit)
     end
-    axpy!(1.0, solution, s.x)
-    keep_next!(s.earlier, s.rhs)
+    add!(s.x, 1.0, solution, s.split)
+    keep_next!(s.earlier, s.rhs, s.split)
     return true
 end
 
 """
-One pass of refinement, in k's precision, towards `share` of the residual in s.rhs: solution += the correction found, and
-its image is taken from s.rhs. Returns the norm of what is left.
+One pass of refinement, in k's precision, towards `share` of the residual in s.rhs, whose norm is `before`: solution += the
+correction found, and its image is taken from s.rhs. Returns the norm of what is left.
 """
-function pass!(solution::V, s::KrylovSystem, k::Inner, transposed::Bool, share::Float64, limit::Int)
-    before = norm(s.rhs)
+function pass!(solution::V, s::KrylovSystem, k::Inner, transposed::Bool, before::Float64, share::Float64, limit::Int)
     expected, count = gmres!(k, s.rhs, pass_share(k, share), limit - s.iterations, transposed)
     s.iterations += count
     k.slow |= s.iterations > SLOW_ITERATIONS
-    copyto!(s.correction, k.correction)
+    copy_rows!(s.correction, k.correction, s.split)
     left = residual!(s.image, s, s.correction, transposed)
     left <= max(POOR_SHARE, 2expected) * before || s.precise || take_double!(s)     # NaN too
     left < before || return before
-    axpy!(1.0, s.correction, solution)
-    copyto!(s.rhs, s.image)
+    each_rows(s.split) do rows
+        add!(solution, 1.0, s.correction, rows)
+        copy_rows!(s.rhs, s.image, rows)
+    end
     return left
 end
 
@@ -239,22 +247,25 @@ end
 
 "y = s.rhs less the image of x; its norm."
 function residual!(y::V, s::KrylovSystem, x::V, transposed::Bool)
-    fill!(y, 0.0)
-    bands = s.ordered.bands
-    if bands !== nothing
-        add_runs!(y, bands.matrix, s.matrix, x, -1.0, transposed)
-    else
+    bands, split, factor = s.ordered.bands, s.split, (transposed ? s.columns : s.rows).factor
+    if bands === nothing
+        fill!(y, 0.0)
         transposed ? mul!(y, transpose(s.E), x, -1.0, 1.0) : mul!(y, s.E, x, -1.0, 1.0)
+        each_rows(rows -> multiply_add!(y, factor, s.rhs, rows), split)
+    else
+        each_part(split.crew) do part
+            foreach(rows -> fill_rows!(y, 0.0, rows), split.rows[part])
+            add_runs!(y, bands.matrix, part, s.matrix, x, -1.0, transposed)
+            foreach(rows -> multiply_add!(y, factor, s.rhs, rows), split.rows[part])
+        end
     end
-    multiply!(y, y, (transposed ? s.columns : s.rows).factor)
-    axpy!(1.0, s.rhs, y)
-    return norm(y)
+    return length_of(y, split)
 end
 
 "Double precision from here to the end of the solve. False where E has no incomplete LU."
 function take_double!(s::KrylovSystem)
     s.precise = true
-    s.double === nothing && (s.double = Inner{Float64}(s.ordered, length(s.x)))
+    s.double === nothing && (s.double = Inner{Float64}(s.ordered, s.split, s.diagonal, length(s.x)))
     return prepare_levels!(s.double::Inner{Float64}, s)
 end
 
@@ -267,5 +278,8 @@ end
 function give_up!(s::KrylovSystem)
     size(s.direct.E, 1) <= DIRECT_UNKNOWNS || throw(SingularException(0))
     s.gave_up = true
+    for (k, place) in enumerate(s.ordered.places.nzval)
+        s.direct.E.nzval[place] = s.E.nzval[k]
+    end
     return nothing
 end

@@ -137,6 +137,21 @@ function Model(plan::Plan, p::V, system::System = NoSystem())
                  any_gain ? zeros(n, n) : zeros(0, 0))
 end
 
+"The model with other parameters of its plan."
+function set_parameters!(m::Model, plan::Plan, p::V)
+    for (part, q) in zip(plan.parts, m.parts)
+        copyto!(q.p, view(p, part.range))
+    end
+    return m
+end
+
+"The same right-hand side at the same context and time, with memory of its own: for another thread."
+function twin(m::Model)
+    parts = map(q -> LivePart(q.functions, q.constants, q.gain, q.p, zero(q.gp), zero(q.w)), m.parts)
+    return Model(m.n, parts, m.time_dependent, NoSystem(), m.mass, m.stops, m.clock, m.c, zero(m.gc), zeros(1),
+                 zeros(m.n), zeros(m.n), m.tmpJ)
+end
+
 "out += gain * f for one part."
 function add_part!(out::V, f::RhsFn, q::LivePart, u::V, m::Model, t::Float64)
     if isempty(q.gain)

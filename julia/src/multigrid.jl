@@ -15,31 +15,32 @@ const FEW_COLUMNS = 0.05
 const SLOW_ITERATIONS = 30
 const REBUILD_AFTER = 10
 
-"Whether an incomplete LU of E should be followed by a coarser level."
-function needs_levels(E::SparseMatrixCSC, diagonal::Vector{Int}, share::Float64)
-    limit = FEW_COLUMNS * size(E, 2)
-    weak = 0
-    @inbounds for j in axes(E, 2)
-        total = 0.0
-        for k in nzrange(E, j)
-            total += abs(E.nzval[k])
+"Whether an incomplete LU of the level's matrix should be followed by a coarser level."
+function needs_levels(level::Level, share::Float64)
+    E, diagonal = level.E, level.smoother.diagonal
+    weak = total(level.split) do columns
+        count = 0.0
+        @inbounds for j in columns
+            total = 0.0
+            for k in nzrange(E, j)
+                total += abs(E.nzval[k])
+            end
+            own = abs(E.nzval[diagonal[j]])
+            count += total - own > share * own
         end
-        own = abs(E.nzval[diagonal[j]])
-        weak += total - own > share * own
+        count
     end
-    return weak > limit
+    return weak > FEW_COLUMNS * size(E, 2)
 end
 
 "Factor the smoothers of as many levels as E needs, building these if need be. False where the first pivot vanishes."
 function prepare_levels!(k::Inner{T}, s::KrylovSystem) where {T}
-    copyto!(k.rows, s.rows)
-    copyto!(k.columns, s.columns)
-    k.depth = 1
     finest = k.levels[1]
-    copyto!(finest.E.nzval, s.E.nzval)
-    factor!(finest.smoother) || return false
-    load!(finest.fast, finest)
-    needs_levels(finest.E, finest.smoother.diagonal, DOMINANT_SHARE) || return true
+    load!(k, s)
+    k.depth = 1
+    factor!(finest.smoother, finest.split) || return false
+    load!(finest.fast, finest, s.matrix)
+    needs_levels(finest, DOMINANT_SHARE) || return true
     stale = k.slow && s.seen.count >= k.built + REBUILD_AFTER
     if length(k.levels) == 1 || stale
         build_levels!(k.levels, Vector{T}(s.jacobian.values[s.ordered.places.nzval]))
@@ -50,14 +51,27 @@ function prepare_levels!(k::Inner{T}, s::KrylovSystem) where {T}
         galerkin!(level.E.nzval, k.levels[l-1], k.levels[l-1].E.nzval)
         prepare!(level) || break
         k.depth = l
-        needs_levels(level.E, level.smoother.diagonal, DOMINANT_SHARE_COARSE) || break
+        needs_levels(level, DOMINANT_SHARE_COARSE) || break
     end
     return true
 end
 
+"Take over the system's matrix and scaling."
+function load!(k::Inner, s::KrylovSystem)
+    values = k.levels[1].E.nzval
+    each_share(range -> copy_rows!(values, s.E.nzval, range), length(values), s.split.crew)
+    each_rows(s.split) do rows
+        copy_rows!(k.rows.factor, s.rows.factor, rows)
+        copy_rows!(k.rows.inverse, s.rows.inverse, rows)
+        copy_rows!(k.columns.factor, s.columns.factor, rows)
+        copy_rows!(k.columns.inverse, s.columns.inverse, rows)
+    end
+    return nothing
+end
+
 "Factor a coarse level's matrix. False if that fails."
 function prepare!(level::Level)
-    isempty(level.dense) && return factor!(level.smoother)
+    isempty(level.dense) && return factor!(level.smoother, level.split)
     fill!(level.dense, 0)
     @inbounds for j in axes(level.E, 2), k in nzrange(level.E, j)
         level.dense[level.E.rowval[k], j] = level.E.nzval[k]
@@ -68,36 +82,59 @@ end
 "x = C b for a scaled residual b."
 function precondition!(x::Vector{T}, k::Inner{T}, b::Vector{T}, transposed::Bool) where {T}
     plain = k.levels[1].b
-    multiply!(plain, b, (transposed ? k.columns : k.rows).inverse)
+    multiply!(plain, b, (transposed ? k.columns : k.rows).inverse, k.levels[1].split)
     transposed ? transposed_cycle!(x, plain, k, 1) : cycle!(x, plain, k, 1)
     return nothing
 end
 
-"y = the scaled residual that belongs to the unknowns x."
-function image!(y::Vector{T}, k::Inner{T}, x::Vector{T}, transposed::Bool) where {T}
-    fill!(y, 0)
-    add_product!(y, k.levels[1], x, T(1), transposed)
-    multiply!(y, y, (transposed ? k.columns : k.rows).factor)
-    return nothing
+"y = the scaled residual that belongs to the unknowns x; its product with z."
+function image!(y::Vector{T}, k::Inner{T}, x::Vector{T}, z::Vector{T}, transposed::Bool) where {T}
+    level = k.levels[1]
+    fast, split, factor = level.fast, level.split, (transposed ? k.columns : k.rows).factor
+    if fast === nothing
+        fill!(y, 0)
+        add_product!(y, level, x, T(1), transposed)
+        multiply!(y, y, factor, split)
+        return product(y, z, split)
+    end
+    sums = split.crew.sums
+    each_part(split.crew) do part
+        foreach(rows -> fill_rows!(y, T(0), rows), split.rows[part])
+        add_runs!(y, fast.bands.matrix, part, fast.matrix, x, T(1), transposed)
+        share = 0.0
+        for rows in split.rows[part]
+            multiply!(y, y, factor, rows)
+            share += product(y, z, rows)
+        end
+        sums[part] = share
+    end
+    return sum(sums)
 end
 
 "y += a E x, or with E transposed."
 function add_product!(y::Vector{T}, level::Level{T}, x::Vector{T}, a::T, transposed::Bool) where {T}
     fast = level.fast
-    fast === nothing || return add_runs!(y, fast.bands.matrix, fast.matrix, x, a, transposed)
-    transposed ? mul!(y, transpose(level.E), x, a, T(1)) : mul!(y, level.E, x, a, T(1))
+    if fast === nothing
+        transposed ? mul!(y, transpose(level.E), x, a, T(1)) : mul!(y, level.E, x, a, T(1))
+    else
+        each_part(part -> add_runs!(y, fast.bands.matrix, part, fast.matrix, x, a, transposed), level.split.crew)
+    end
     return nothing
 end
 
-"x = (LU)⁻¹ b, or transposed; b may be x."
-function smooth!(x::Vector{T}, level::Level{T}, b::Vector{T}, transposed::Bool) where {T}
+"x += (LU)⁻¹ r; r is overwritten."
+function smooth!(x::Vector{T}, level::Level{T}, r::Vector{T}) where {T}
     fast = level.fast
-    if fast !== nothing
-        x === b || copyto!(x, b)
-        transposed ? substitute_transposed!(x, fast) : substitute!(x, fast)
-    else
-        transposed ? ldiv!(x, TransposedLU(level.smoother), b) : ldiv!(x, level.smoother, b)
-    end
+    fast === nothing || return substitute_and_add!(x, r, fast, level.split)
+    substitute!(r, level.smoother, level.split)
+    add!(x, T(1), r, level.split)
+    return nothing
+end
+
+"x = (LU)⁻ᵀ x."
+function smooth_transposed!(x::Vector{T}, level::Level{T}) where {T}
+    fast = level.fast
+    fast === nothing ? substitute_transposed!(x, level.smoother, level.split) : substitute_transposed!(x, fast, level.split)
     return nothing
 end
 
@@ -106,13 +143,15 @@ function cycle!(x::Vector{T}, b::Vector{T}, k::Inner{T}, l::Int) where {T}
     level = k.levels[l]
     l == k.depth && return solve_last!(x, b, level, false)
     next, r = k.levels[l+1], level.r
-    restrict!(next.b, level.P, b)
+    restrict!(next.b, level, b)
     cycle!(next.x, next.b, k, l + 1)
-    mul!(x, level.P, next.x)
-    copyto!(r, b)
+    each_rows(level.split) do rows
+        fill_rows!(x, T(0), rows)
+        prolong!(x, level.P_padded, next.x, rows)
+        copy_rows!(r, b, rows)
+    end
     add_product!(r, level, x, T(-1), false)
-    smooth!(r, level, r, false)
-    axpy!(T(1), r, x)
+    smooth!(x, level, r)
     return nothing
 end
 
@@ -121,29 +160,49 @@ function transposed_cycle!(x::Vector{T}, b::Vector{T}, k::Inner{T}, l::Int) wher
     level = k.levels[l]
     l == k.depth && return solve_last!(x, b, level, true)
     next, r = k.levels[l+1], level.r
-    smooth!(x, level, b, true)
-    copyto!(r, b)
+    copy_rows!(x, b, level.split)
+    smooth_transposed!(x, level)
+    copy_rows!(r, b, level.split)
     add_product!(r, level, x, T(-1), true)
-    restrict!(next.b, level.P, r)
+    restrict!(next.b, level, r)
     transposed_cycle!(next.x, next.b, k, l + 1)
-    mul!(x, level.P, next.x, T(1), T(1))
+    each_rows(rows -> prolong!(x, level.P_padded, next.x, rows), level.split)
     return nothing
 end
 
 "y = Pᵀ x."
-function restrict!(y::Vector{T}, P::SparseMatrixCSC{T,Int32}, x::Vector{T}) where {T}
-    @inbounds for j in eachindex(y)
-        total = T(0)
-        @simd ivdep for k in nzrange(P, j)
-            total += P.nzval[k] * x[P.rowval[k]]
+function restrict!(y::Vector{T}, level::Level{T}, x::Vector{T}) where {T}
+    P = level.P
+    each_rows(level.below) do rows
+        @inbounds for j in rows
+            total = T(0)
+            @simd ivdep for k in nzrange(P, j)
+                total += P.nzval[k] * x[P.rowval[k]]
+            end
+            y[j] = total
         end
-        y[j] = total
+    end
+    return nothing
+end
+
+"x += P y in some rows."
+function prolong!(x::Vector{T}, P::Padded{T}, y::Vector{T}, rows::UnitRange{Int}) where {T}
+    values, columns = P.values, P.columns
+    for q in axes(values, 2)
+        @inbounds @simd ivdep for i in rows
+            x[i] = muladd(values[i, q], y[columns[i, q]], x[i])
+        end
     end
     return nothing
 end
 
 function solve_last!(x::Vector{T}, b::Vector{T}, level::Level{T}, transposed::Bool) where {T}
-    isempty(level.dense) && return smooth!(x, level, b, transposed)
+    if isempty(level.dense)
+        copy_rows!(transposed ? x : level.r, b, level.split)
+        transposed && return smooth_transposed!(x, level)
+        fill!(x, 0)
+        return smooth!(x, level, level.r)
+    end
     copyto!(x, b)
     transposed ? solve_transposed!(x, level.dense, level.pivots) : solve!(x, level.dense, level.pivots)
     return nothing

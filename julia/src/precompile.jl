@@ -21,7 +21,7 @@ function workload_functions()
 end
 
 "Compiled code of a precompiling session must not be found in the image."
-clear_registries!() = (empty!(REGISTRY); empty!(PLANS); empty!(TAPES); nothing)
+clear_registries!() = (empty!(REGISTRY); empty!(PLANS); empty!(TAPES); reserve_spares!(nothing))
 
 function workload(id::Int, method::String, adjoint::String, n::Int; linear = "dense", mass = Float64[])
     places = collect(0:length(mass)-1)

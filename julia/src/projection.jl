@@ -5,38 +5,53 @@
 forget!(e::Earlier) = (e.count = 0; e.scale = 0.0; nothing)
 
 "x = the guess for the right-hand side b, of which the residual is left in b."
-function guess!(x::V, b::V, e::Earlier)
-    fill!(x, 0.0)
+function guess!(x::V, b::V, e::Earlier, split::Split)
     for q in 1:e.count
-        share = dot(e.images[q], b)
-        axpy!(-share, e.images[q], b)
-        axpy!(share, e.solutions[q], x)
+        e.shares[q] = product(e.images[q], b, split)
+    end
+    each_rows(split) do rows
+        fill_rows!(x, 0.0, rows)
+        for q in 1:e.count
+            add!(b, -e.shares[q], e.images[q], rows)
+            add!(x, e.shares[q], e.solutions[q], rows)
+        end
     end
     return nothing
 end
 
 "Where the next solution is gathered: a vector of zeros, while the right-hand side b waits in its image's place."
-function begin_next!(e::Earlier, b::V)
+function begin_next!(e::Earlier, b::V, split::Split)
     e.count == EARLIER_MEMORY && (e.count = 0)      # a full memory starts anew
-    copyto!(e.images[e.count+1], b)
-    return fill!(e.solutions[e.count+1], 0.0)
+    image, x = e.images[e.count+1], e.solutions[e.count+1]
+    each_rows(split) do rows
+        copy_rows!(image, b, rows)
+        fill_rows!(x, 0.0, rows)
+    end
+    return x
 end
 
-"Keep the solution gathered since, which left this residual of b."
-function keep_next!(e::Earlier, residual::V)
+"""
+Keep the solution gathered since, which left this residual of b. The right-hand side was orthogonal to the other images,
+and so the new one is up to the residual: one projection is enough.
+"""
+function keep_next!(e::Earlier, residual::V, split::Split)
     image, x = e.images[e.count+1], e.solutions[e.count+1]
-    axpy!(-1.0, residual, image)
-    before = norm(image)
+    add!(image, -1.0, residual, split)
+    before = length_of(image, split)
     for q in 1:e.count
-        share = dot(e.images[q], image)
-        axpy!(-share, e.images[q], image)
-        axpy!(-share, e.solutions[q], x)
+        e.shares[q] = product(e.images[q], image, split)
     end
-    length = norm(image)
+    each_rows(split) do rows
+        for q in 1:e.count
+            add!(image, -e.shares[q], e.images[q], rows)
+            add!(x, -e.shares[q], e.solutions[q], rows)
+        end
+    end
+    length = length_of(image, split)
     # What is left of a combination of the others is rounding.
     length > sqrt(eps()) * before || return nothing
-    rmul!(image, 1 / length)
-    rmul!(x, 1 / length)
+    scale!(image, 1 / length, image, split)
+    scale!(x, 1 / length, x, split)
     e.count += 1
     return nothing
 end

@@ -10,18 +10,23 @@ function Pattern(n::Int, rows::Vector{Int}, columns::Vector{Int}; krylov::Bool =
 end
 
 function evaluate!(J::SparseJacobian, u::V, m::Model, t::Float64)
-    moved!(J.seen, t) || return nothing
+    moved!(J.seen, t) && evaluate_groups!(J, J.seed, J.product, eachindex(J.pattern.groups), u, m, t)
+    return nothing
+end
+
+"The columns of some groups, in memory for a seed, of zeros, and a product."
+function evaluate_groups!(J::SparseJacobian, seed::V, product::V, groups, u::V, m::Model, t::Float64)
     pattern = J.pattern
-    for group in pattern.groups
-        @inbounds for j in group
-            J.seed[j] = 1.0
+    for g in groups
+        @inbounds for j in pattern.groups[g]
+            seed[j] = 1.0
         end
-        fill!(J.product, 0.0)
-        jvp!(J.product, J.seed, u, m, t)
-        @inbounds for j in group
-            J.seed[j] = 0.0
+        fill!(product, 0.0)
+        jvp!(product, seed, u, m, t)
+        @inbounds for j in pattern.groups[g]
+            seed[j] = 0.0
             for k in pattern.colptr[j]:pattern.colptr[j+1]-1
-                J.values[k] = J.product[pattern.rowval[k]]
+                J.values[k] = product[pattern.rowval[k]]
             end
         end
     end
@@ -84,6 +89,8 @@ end
 release!(::Nothing) = nothing
 release!(factor::UmfpackLU) = finalize(factor.numeric)
 
+"Before another call: the ordering is found from its own numbers."
+forget_factor!(system) = nothing
 forget_factor!(s::SparseSystem) = (release!(s.factor); s.factor = nothing; nothing)
 
 function solve!(x, s::SparseSystem)

@@ -1,9 +1,5 @@
 # What holds the linear systems of implicit steps, E = r M - J with r = 1/(γh): types and memory; linear.jl, sparse.jl
-# and krylov.jl have what is done with them. All arrays are plain vectors, so that the solver is compiled once.
-
-const V = Vector{Float64}
-const M = Matrix{Float64}
-const Sparse = SparseMatrixCSC{Float64,Int}
+# and krylov.jl have what is done with them.
 
 "No matrix: explicit methods."
 struct NoSystem end
@@ -26,13 +22,16 @@ DenseSystem(n::Int) = DenseSystem(zeros(n, n), zeros(n, n), zeros(Int, n), Evalu
 
 """
 A matrix as runs along its diagonals: run q has the entries (rows[q] + t, columns[q] + t) for t = 0, 1, ..., with values
-from `start[q]` to before `start[q+1]`.
+from `start[q]` to before `start[q+1]`. A run stays within the rows of one part and colour, and within the columns of one:
+`to_rows[part, colour]` are the runs there; `turned[q]` for q in `to_columns[part, colour]` those of the transpose.
 """
 struct Runs
     start::Vector{Int}
     rows::Vector{Int}
     columns::Vector{Int}
-    of::Vector{UnitRange{Int}}  # the runs of each colour's rows
+    to_rows::Matrix{UnitRange{Int}}
+    turned::Vector{Int}
+    to_columns::Matrix{UnitRange{Int}}
     source::Vector{Int}         # place of each value in the sparse matrix
 end
 
@@ -46,11 +45,11 @@ end
 """
 An order of the unknowns in which those without entries in common, of one colour, stand together: substitution then has
 no chain of operations that wait for each other. `places`: E's pattern in that order, by columns, with each nonzero's
-place in the pattern by the unknowns' own order.
+place in the pattern by the unknowns' own order. `shares`: a range of each colour for each part of the rows.
 """
 struct Ordered
     order::Vector{Int}
-    colours::Vector{UnitRange{Int}}
+    shares::Vector{Vector{UnitRange{Int}}}
     places::SparseMatrixCSC{Int,Int}
     bands::Union{Bands,Nothing}
 end
@@ -96,45 +95,78 @@ end
 Base.getproperty(s::SparseSystem, name::Symbol) =
     name === :seen ? getfield(s, :jacobian).seen : getfield(s, name)
 
-"ILU(0) of E: L (unit diagonal) and U in the places of E's nonzeros (Saad, Iterative Methods, 2003, 10.3)."
+"The values of a sparse matrix once more, row by row."
+struct Rows{T}
+    start::Vector{Int32}
+    columns::Vector{Int32}
+    diagonal::Vector{Int32}
+    place::Vector{Int}          # of each among the values by columns
+    values::Vector{T}
+end
+Rows{T}() where {T} = Rows{T}(Int32[], Int32[], Int32[], Int[], T[])
+
+function Rows(E::SparseMatrixCSC{T,Int32}) where {T}
+    turned = sparse(transpose(SparseMatrixCSC(size(E)..., E.colptr, E.rowval, collect(1:nnz(E)))))
+    return Rows(turned.colptr, turned.rowval, Int32.(diagonal_places(turned.colptr, turned.rowval)), turned.nzval,
+                similar(E.nzval))
+end
+
+"""
+ILU(0) of E: L (unit diagonal) and U in the places of E's nonzeros (Saad, Iterative Methods, 2003, 10.3). `rows` are empty
+where its values are needed as runs only.
+"""
 struct IncompleteLU{T}
     E::SparseMatrixCSC{T,Int32}
     values::Vector{T}
     diagonal::Vector{Int}
-    place::Vector{Int}          # row => place in the column at hand, 0: none
+    rows::Rows{T}
 end
-IncompleteLU(E::SparseMatrixCSC) =
-    IncompleteLU(E, similar(E.nzval), diagonal_places(E.colptr, E.rowval), zeros(Int, size(E, 1)))
 
 "Place of the entry (i, j), which must be there, among the nonzeros of a sparse matrix."
 function place_of(colptr, rowval, i, j)
-    range = colptr[j]:colptr[j+1]-1
-    return first(range) - 1 + searchsortedfirst(view(rowval, range), i)
+    low, high = Int(colptr[j]), Int(colptr[j+1]) - 1
+    @inbounds while low < high
+        middle = (low + high) >> 1
+        rowval[middle] < i ? (low = middle + 1) : (high = middle)
+    end
+    return low
 end
 diagonal_places(colptr, rowval) = [place_of(colptr, rowval, j, j) for j in 1:length(colptr)-1]
-
-struct TransposedLU{T}
-    parent::IncompleteLU{T}
-end
 
 "The values that belong to `Bands`, with those of the incomplete LU's pivots inverted."
 struct BandValues{T}
     bands::Bands
-    colours::Vector{UnitRange{Int}}
     matrix::Vector{T}
     lower::Vector{T}
     upper::Vector{T}
     inverse::Vector{T}
 end
-BandValues{T}(b::Bands, colours, n::Int) where {T} =
-    BandValues{T}(b, colours, zeros(T, length(b.matrix.source)), zeros(T, length(b.lower.source)),
+BandValues{T}(b::Bands, n::Int) where {T} =
+    BandValues{T}(b, zeros(T, length(b.matrix.source)), zeros(T, length(b.lower.source)),
                   zeros(T, length(b.upper.source)), zeros(T, n))
+
+"A matrix with a few entries a row, as many in all by zeros: entry q of row i is values[i, q], in columns[i, q]."
+struct Padded{T}
+    values::Matrix{T}
+    columns::Matrix{Int32}
+end
+
+"The transpose of `A`, padded."
+function Padded(A::SparseMatrixCSC{T,Int32}) where {T}
+    width = maximum(diff(A.colptr); init = 0)
+    P = Padded(zeros(T, size(A, 2), width), ones(Int32, size(A, 2), width))
+    for i in axes(A, 2), (q, k) in enumerate(nzrange(A, i))
+        P.values[i, q], P.columns[i, q] = A.nzval[k], A.rowval[k]
+    end
+    return P
+end
 
 """
 One level of the multigrid cycle: its matrix, a smoother, vectors of the cycle, and the prolongation from the next
 level with the places that the terms of PᵀEP have there. The last level's prolongation has no columns.
 """
 struct Level{T}
+    split::Split                        # of its rows
     E::SparseMatrixCSC{T,Int32}
     smoother::IncompleteLU{T}
     fast::Union{BandValues{T},Nothing}  # both once more, where their entries lie in long runs
@@ -143,7 +175,11 @@ struct Level{T}
     r::Vector{T}
     P::SparseMatrixCSC{T,Int32}
     P_rows::SparseMatrixCSC{T,Int32}    # Pᵀ: P row by row
+    P_padded::Padded{T}
+    below::Split                        # of the next level's rows
     places::Vector{Int32}
+    terms::Matrix{T}                    # sums of the places' terms, a column for each range of E's columns
+    before::Vector{Int}                 # how many terms come before those of each range
     dense::Matrix{T}                    # of the smallest level: its LU
     pivots::Vector{Int}
 end
@@ -154,11 +190,13 @@ const EARLIER_MEMORY = 8        # of one step: the stages of Rodas5P
 mutable struct Earlier
     const solutions::Vector{V}
     const images::Vector{V}
+    const shares::V             # of the images in a right-hand side
     count::Int
     transposed::Bool
     scale::Float64              # largest norm of a right-hand side so far
 end
-Earlier(n::Int) = Earlier([zeros(n) for _ in 1:EARLIER_MEMORY], [zeros(n) for _ in 1:EARLIER_MEMORY], 0, false, 0.0)
+Earlier(n::Int) = Earlier([zeros(n) for _ in 1:EARLIER_MEMORY], [zeros(n) for _ in 1:EARLIER_MEMORY],
+                          zeros(EARLIER_MEMORY), 0, false, 0.0)
 
 "What residuals are multiplied with before their norm is taken, and its inverse."
 struct Scaling{T}
@@ -192,11 +230,11 @@ mutable struct Inner{T}
     built::Int                          # number of the Jacobian that they were made from
 end
 
-function Inner{T}(ordered::Ordered, n::Int) where {T}
+function Inner{T}(ordered::Ordered, split::Split, diagonal::Vector{Int}, n::Int) where {T}
     pattern, k = ordered.places, min(n, GMRES_MEMORY)
     E = SparseMatrixCSC(n, n, Int32.(pattern.colptr), Int32.(pattern.rowval), zeros(T, nnz(pattern)))
-    fast = ordered.bands === nothing ? nothing : BandValues{T}(ordered.bands, ordered.colours, n)
-    return Inner{T}([Level(E, fast, 0)], 1, Scaling{T}(n), Scaling{T}(n), [zeros(T, n) for _ in 0:k],
+    fast = ordered.bands === nothing ? nothing : BandValues{T}(ordered.bands, n)
+    return Inner{T}([Level(E, split, fast, 0; diagonal)], 1, Scaling{T}(n), Scaling{T}(n), [zeros(T, n) for _ in 0:k],
                     [zeros(T, n) for _ in 1:k], zeros(T, n), zeros(k + 1, k), zeros(k), zeros(k), zeros(k + 1),
                     false, 0)
 end
@@ -206,6 +244,8 @@ GMRES with a preconditioner, both in single precision, within iterative refineme
 `ordered` order.
 """
 mutable struct KrylovSystem
+    const split::Split          # of the unknowns
+    const probes::Vector{Any}   # the helpers' memory for J
     const direct::SparseSystem  # J, E in its own order, and the LU that takes over where GMRES does not converge
     const ordered::Ordered
     const E::Sparse
@@ -229,13 +269,16 @@ mutable struct KrylovSystem
     gave_up::Bool
 end
 
-function KrylovSystem(pattern::Pattern, n::Int)
+"`threads`: those that may work on this system."
+function KrylovSystem(pattern::Pattern, n::Int, threads::Int = 1)
     ordered = pattern.ordered::Ordered
+    split = Split(Crew(threads, length(ordered.shares)), ordered.shares)
     places = ordered.places
     E = SparseMatrixCSC(n, n, places.colptr, places.rowval, zeros(nnz(places)))
+    diagonal = diagonal_places(E.colptr, E.rowval)
     matrix = zeros(ordered.bands === nothing ? 0 : length(ordered.bands.matrix.source))
-    return KrylovSystem(SparseSystem(pattern, n), ordered, E, diagonal_places(E.colptr, E.rowval), matrix,
-                        Inner{Float32}(ordered, n), nothing, false, zeros(n), zeros(n), zeros(n), zeros(n), Earlier(n),
+    return KrylovSystem(split, Any[], SparseSystem(pattern, n), ordered, E, diagonal, matrix,
+                        Inner{Float32}(ordered, split, diagonal, n), nothing, false, zeros(n), zeros(n), zeros(n), zeros(n), Earlier(n),
                         zeros(n), Scaling{Float64}(n), Scaling{Float64}(n), 1.0, ones(n), false, 0, false)
 end
 

@@ -12,7 +12,7 @@ function diffusion(size::Int; dimensions = 2, species = 1, strength = 0.1, drift
 end
 
 "A Krylov system for the Jacobian J, and a model whose product is J's."
-function krylov_system(J)
+function krylov_system(J; threads = 1)
     n = size(J, 1)
     rows, columns, _ = findnz(J)
     pattern = H.Pattern(n, rows, columns)
@@ -20,14 +20,14 @@ function krylov_system(J)
     functions = H.Functions(Dict{Symbol,Any}(:jvp => jvp!), 0, false)
     plan = H.Plan(n, 0, 0, [H.Part(functions, Float64[], 1:0, Float64[])], pattern, "krylov", nothing, Float64[])
     H.prepare!(plan, :jvp)
-    system = H.KrylovSystem(pattern, n)
+    system = H.KrylovSystem(pattern, n, threads)
     return system, H.Model(plan, Float64[], system)
 end
 
 begin_solve!(system, rtol) = H.begin_solve!(system, rtol, fill(1e-3 * rtol, length(system.x)))
 
-function factored(J, r; rtol = 1e-7)
-    system, m = krylov_system(J)
+function factored(J, r; rtol = 1e-7, threads = 1)
+    system, m = krylov_system(J; threads)
     begin_solve!(system, rtol)
     @test H.assemble!(system, ones(size(J, 1)), m, 0.0, r)
     return system, m
@@ -66,16 +66,17 @@ end
 @testset "runs along diagonals do what the sparse matrix and its factors do, $T" for (T, (product, substitution, _)) in ROUNDING
     level, n = inner_of(T, MIXED, 5.0).levels[1], size(MIXED, 1)
     @test level.fast !== nothing
-    plain = H.Level(level.E, nothing, 0)
+    plain = H.Level(level.E, H.Split(n), nothing, 0)
     copyto!(plain.smoother.values, level.smoother.values)
+    H.gather!(plain.smoother.rows.values, plain.smoother.values, plain.smoother.rows.place, plain.split.crew)
     x = randn(T, n)
     for transposed in (false, true)
         y, z = copy(x), copy(x)
         H.add_product!(y, level, x, T(-0.5), transposed)
         H.add_product!(z, plain, x, T(-0.5), transposed)
         @test y ≈ z rtol = product
-        H.smooth!(y, level, x, transposed)
-        H.smooth!(z, plain, x, transposed)
+        H.solve_last!(y, x, level, transposed)
+        H.solve_last!(z, x, plain, transposed)
         @test y ≈ z rtol = substitution
     end
     # Neighbours at random: no runs.
@@ -204,6 +205,50 @@ end
     @test H.gave_up(system)
     begin_solve!(system, 1e-6)
     @test !H.gave_up(system)
+end
+
+# Ten parts, of which a crew of two or three takes several each.
+@testset "a large system on several threads: the same numbers" begin
+    J = diffusion(144; species = 2, drift = 3.0, coupling = 10.0)
+    b = randn(size(J, 1))
+    E = 5I - J
+    for transposed in (false, true)
+        alone, _ = factored(J, 5.0)
+        @test length(alone.split.rows) == 10
+        x = solved(alone, b; transposed)
+        @test norm((transposed ? E' : E) * x - b) <= 3e-10 * norm(b)
+        for threads in (2, 3)
+            together, m = krylov_system(J; threads)
+            begin_solve!(together, 1e-7)
+            H.with_helpers(together) do
+                @test length(together.split.crew.helpers) == threads - 1
+                @test H.assemble!(together, ones(length(b)), m, 0.0, 5.0)
+                @test together.jacobian.values == alone.jacobian.values
+                @test solved(together, b; transposed) == x
+            end
+            @test isempty(together.split.crew.helpers)
+        end
+    end
+end
+
+@testset "what goes wrong in a helper is the caller's to know" begin
+    crew = H.Crew(2, 2)
+    @test_throws DomainError H.with_helpers(() -> H.each_part(part -> part == 2 && sqrt(-1.0), crew), crew)
+    sums = zeros(2)
+    H.with_helpers(() -> H.each_part(part -> sums[part] = part, crew), crew)
+    @test sums == [1, 2] && isempty(crew.helpers)
+end
+
+@testset "a caller that waits for its helpers goes on alone" begin
+    crew = H.Crew(2, 2)
+    thread = zeros(Int, 2)
+    late(part) = (part == 2 && Libc.systemsleep(1e-3); thread[part] = Threads.threadid())
+    H.with_helpers(crew) do
+        foreach(_ -> H.each_part(late, crew), 1:H.LOOK_AFTER)
+        @test crew.alone == H.LOOK_AFTER && crew.pause == 2 * H.LOOK_AFTER
+        H.each_part(part -> thread[part] = Threads.threadid(), crew)
+        @test thread == fill(Threads.threadid(), 2) && crew.alone == H.LOOK_AFTER - 1
+    end
 end
 
 function krylov_allocations(system, m, x)
