@@ -277,12 +277,13 @@ def test_ctrl_c_while_julia_starts():
 @pytest.mark.julia
 def test_worker_leaves_with_a_killed_parent_amid_a_solve():
     code = """
-    import os, threading, time
-    gradient()
+    import os, threading
+    source = "f!(du, u, p, t) = (while t > 0.1; ccall(:jl_cpu_pause, Cvoid, ()); end; du[1] = 1.0; nothing)"
+    field = hsb.JuliaField(source, state_shape=(1,))
+    hsb.solve(field, f64(1.0), f64(0, 0.01), backend="julia")  # compiled
     print(worker.worker().process.pid, flush=True)
     threading.Timer(2.0, os.kill, (os.getpid(), 9)).start()
-    endless = hsb.JuliaField("f!(du, u, p, t) = (while t >= 0; end; nothing)", state_shape=(1,))
-    hsb.solve(endless, f64(1.0), f64(0, 1), backend="julia")
+    hsb.solve(field, f64(1.0), f64(0, 1), backend="julia")
     """
     result = run(code, check=False, timeout=120)
     assert result.returncode == -9
