@@ -37,7 +37,10 @@ const LONGEST_PAUSE = 2^16
 function spin(spins::Int)
     ccall(:jl_cpu_pause, Cvoid, ())
     GC.safepoint()
-    spins % SPINS == 0 && ccall(:sched_yield, Cint, ())
+    if spins % SPINS == 0
+        yield()                             # to other tasks: helpers may be more than threads are free
+        ccall(:sched_yield, Cint, ())       # to other processes
+    end
     return spins + 1
 end
 
@@ -105,7 +108,6 @@ end
     expected, spins = (@atomic crew.posted) * (crew.size - 1), 1
     while (@atomic crew.finished) < expected
         spins = spin(spins)
-        spins % SPINS == 0 && yield()       # to tasks of a model that sleeps in a helper
     end
     now = time_ns()
     crew.busy += now - began
