@@ -38,13 +38,29 @@ end
 AdjointSpace(system, n, s) = AdjointSpace(system, zeros(n, s), zeros(n, s), (zeros(n) for _ in 1:15)...,
                                           n < s ? zeros(n, n) : zeros(0, 0), Block(V(), -1))
 
-function stage_state!(ui::V, a::AdjointSpace, tab::Tableau, i::Int, ::Float64)
-    copyto!(ui, a.u0)
+stage_state!(ui::V, a::AdjointSpace, tab::Tableau, i::Int, ::Float64) =
+    each_share(rows -> stage_state!(ui, a, tab, i, rows), length(ui), a.system)
+
+function stage_state!(ui::V, a::AdjointSpace, tab::Tableau, i::Int, rows::UnitRange{Int})
+    @inbounds for r in rows
+        ui[r] = a.u0[r]
+    end
     @inbounds for j in 1:i-1
         c = tab.A[i, j]
         c == 0 && continue
-        for r in eachindex(ui)
+        for r in rows
             ui[r] += c * a.ks[r, j]
+        end
+    end
+    return nothing
+end
+
+"k̄_j += A_ij ū_i + (C_ij/h) Mᵀ μ_i for j < i, in some rows."
+function add_to_earlier!(a::AdjointSpace, tab::Tableau, i::Int, h::Float64, rows::UnitRange{Int})
+    @inbounds for j in 1:i-1
+        A, C = tab.A[i, j], tab.C[i, j] / h
+        for r in rows
+            a.kbar[r, j] += A * a.ubar[r] + C * a.mass_mu[r]
         end
     end
     return nothing
@@ -213,12 +229,7 @@ function reverse_step!(a::AdjointSpace, m::Model, tab::Tableau, t::Float64, h::F
         vjp!(a.ubar, a.mu, a.ui, m, t + tab.c[i] * h)
         fill!(a.mass_mu, 0.0)
         add_transposed_product!(a.mass_mu, m.mass, a.mu, 1.0)
-        @inbounds for j in 1:i-1
-            A, C = tab.A[i, j], tab.C[i, j] / h
-            for r in 1:n
-                a.kbar[r, j] += A * a.ubar[r] + C * a.mass_mu[r]
-            end
-        end
+        each_share(rows -> add_to_earlier!(a, tab, i, h, rows), n, a.system)
         a.lambda .+= a.ubar
         d = h * tab.d[i]
         if low_rank

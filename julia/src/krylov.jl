@@ -33,6 +33,10 @@ const KRYLOV_LAST_ITERATIONS = 1000
 with_helpers(work, system) = work()
 with_helpers(work, s::KrylovSystem) = with_helpers(work, s.split.crew)
 
+"work(range) for ranges that make up 1:count, on those threads."
+each_share(work::F, count::Int, system::System) where {F} =
+    system isa KrylovSystem ? each_share(work, count, system.split.crew) : work(1:count)
+
 "At the start of a sample's steps: nothing of what was solved before is to be seen in the results."
 begin_solve!(system, rtol::Float64, atol::V; given = false) = forget!(system)
 
