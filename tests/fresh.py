@@ -26,7 +26,9 @@ def assert_right():
 
 def run(code: str, *, prelude: str = PRELUDE, check: bool = True, timeout: float = 250, **environment: str):
     """Run code in a fresh interpreter that finds the tests' modules; returns the completed process."""
-    source = prelude + textwrap.dedent(code)
+    # A process that was started in the background ignores Ctrl-C, and hands that on.
+    listening = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    source = listening + prelude + textwrap.dedent(code)
     env = {**os.environ, "PYTHONPATH": HERE, **environment}
     result = subprocess.run(
         [sys.executable, "-c", source], env=env, capture_output=True, text=True, timeout=timeout, check=False
